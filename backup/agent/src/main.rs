@@ -1,0 +1,2 @@
+//! cairn-backup
+fn main() {}

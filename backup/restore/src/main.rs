@@ -1,0 +1,2 @@
+//! cairn-restore
+fn main() {}
