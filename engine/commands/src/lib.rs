@@ -1,1 +1,35 @@
-//! cairn-commands
+//! The command table: one family a file, rows on top, handlers below.
+//!
+//! Invariants:
+//! - A row says all there is to know of a command: dispatch, locking, COMMAND read nothing else.
+//! - A handler checks before it changes; an error it returns means that nothing happened.
+//! - What a write did is an effect that replays to the same state: no clock, no random number, no expiry in it.
+//! - Nothing here blocks; long work is handed out as a [`Job`].
+//!
+//! It knows the keyspace and the shape of replies. It must never know sockets, files or the journal.
+
+pub mod args;
+mod context;
+mod dispatch;
+pub mod effects;
+mod error;
+mod families;
+mod glob;
+mod host;
+mod replay;
+mod scan;
+mod session;
+mod spec;
+#[cfg(test)]
+mod testing;
+
+pub use cairn_resp::{Protocol, Reply};
+pub use context::{Collection, Context, Data, Lookups};
+pub use dispatch::{Decision, LockPlan, Ran, Tools, all, decide, expire_shard, lookup, run};
+pub use effects::Effects;
+pub use error::{CommandError, CommandResult};
+pub use glob::glob_matches;
+pub use host::{ClientFilter, Host, Job, SnapshotReason};
+pub use replay::Replayer;
+pub use session::{Session, Transaction, Watch};
+pub use spec::{Arity, Categories, CommandSpec, Flags, Handler, Keys, at_least, exactly};

@@ -1,1 +1,55 @@
-//! cairn-engine
+//! The engine of Cairn as a library: a durable keyspace that runs Redis commands, without a server around it.
+//!
+//! ```
+//! use cairn_engine::{Embedded, Engine, Options, Outcome, Protocol, Reply};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! let engine = Engine::open(Options::new(dir.path()))?;
+//! let mut session = engine.session(&Embedded);
+//! let mut out = Vec::new();
+//!
+//! let request: [&[u8]; 3] = [b"SET", b"greeting", b"hello"];
+//! match engine.execute(&mut session, &Embedded, &request, &mut Reply::new(&mut out, Protocol::Resp2)) {
+//!     Outcome::Done { hold } => engine.block_until_durable(hold)?,
+//!     _ => unreachable!("a SET with room in the journal is done at once"),
+//! }
+//! assert_eq!(out, b"+OK\r\n");
+//!
+//! // A consistent point in time, compressed, and the journal trimmed up to it.
+//! let snapshot = engine.snapshot()?;
+//! assert_eq!(snapshot.entries, 1);
+//! engine.shutdown(Some(false))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Invariants:
+//! - The journal's order is the commit order: an effect is appended under the locks it was applied under.
+//! - With `appendfsync always` a reply that tells of a change names the position to wait for ([`Outcome`]).
+//! - A start either recovers everything that was durable, or says what is wrong and changes nothing.
+//!
+//! It knows the command table, the keyspace, journal, snapshots and keys. It must never know sockets, configuration
+//! files, or where backups go.
+
+mod catalog;
+mod engine;
+mod error;
+mod host;
+mod info;
+mod log;
+mod options;
+mod process;
+mod recovery;
+mod snapshots;
+
+pub use cairn_commands::{ClientFilter, Job, Protocol, Reply, Session, glob_matches};
+pub use cairn_format::Lsn;
+pub use cairn_journal::{AdmissionWait, Fsync, Poisoned, WaitDurable};
+pub use cairn_keyspace::types::Limits;
+pub use engine::{Engine, JobDone, Outcome};
+pub use error::{OpenError, SaveError};
+pub use options::{AutoRewrite, Options, SavePoint};
+pub use process::{Embedded, Process};
+pub use recovery::Recovery;
+pub use snapshots::SnapshotInfo;

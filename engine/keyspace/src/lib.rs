@@ -1,1 +1,108 @@
-//! cairn-keyspace
+//! The keyspace: databases cut into shards, each behind a lock of its own; entries, value types, expiry.
+//!
+//! Invariants:
+//! - An entry lies in the shard that its key's hash names, in every database alike; one lock covers it.
+//! - Locks are taken in ascending order of shard, so no two commands can wait for each other.
+//! - The index of expiries names exactly the keys that have one.
+//!
+//! It knows values, bytes and milliseconds. It must never know sockets, files, the journal or the command table.
+
+pub mod encode;
+pub mod entry;
+mod lock;
+pub mod shard;
+mod stored;
+mod table;
+pub mod types;
+
+pub use entry::{Entry, Value};
+pub use lock::Locked;
+pub use shard::{Database, Shard};
+pub use types::Object;
+
+use std::hash::{BuildHasher, Hasher};
+
+use parking_lot::Mutex;
+
+/// How many shards a keyspace has. Shards are named by eight bits of the hash that neither a table's buckets nor its
+/// tags use.
+pub const SHARDS: usize = 256;
+
+/// Keeps neighbouring locks out of each other's cache line.
+#[repr(align(64))]
+struct Padded(Mutex<Shard>);
+
+/// All databases.
+pub struct Keyspace {
+    shards: Box<[Padded]>,
+    hasher: ahash::RandomState,
+    databases: u16,
+}
+
+/// A key's hash, seeded anew for each process, so that no client can choose keys that collide.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct KeyHash(pub u64);
+
+impl KeyHash {
+    /// The shard the key lies in.
+    #[inline]
+    #[must_use]
+    pub fn shard(self) -> usize {
+        (self.0 >> 48) as usize % SHARDS
+    }
+}
+
+impl Keyspace {
+    /// An empty keyspace of so many databases.
+    #[must_use]
+    pub fn new(databases: u16) -> Self {
+        let shards = (0..SHARDS).map(|_| Padded(Mutex::new(Shard::new(databases)))).collect();
+        Self { shards, hasher: ahash::RandomState::new(), databases }
+    }
+
+    /// How many databases there are.
+    #[must_use]
+    pub fn databases(&self) -> u16 {
+        self.databases
+    }
+
+    /// The hash of a key.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> KeyHash {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(key);
+        KeyHash(hasher.finish())
+    }
+
+    /// Locks the shard of one key.
+    #[inline]
+    #[must_use]
+    pub fn lock_one(&self, hash: KeyHash) -> Locked<'_> {
+        Locked::one(self, hash.shard())
+    }
+
+    /// Locks the shards of several keys, in ascending order.
+    #[must_use]
+    pub fn lock_many(&self, hashes: impl IntoIterator<Item = KeyHash>) -> Locked<'_> {
+        Locked::many(self, hashes.into_iter().map(KeyHash::shard))
+    }
+
+    /// Locks every shard.
+    #[must_use]
+    pub fn lock_all(&self) -> Locked<'_> {
+        Locked::all(self)
+    }
+
+    /// Locks nothing: for commands that have no keys.
+    #[must_use]
+    pub fn lock_none(&self) -> Locked<'_> {
+        Locked::none(self)
+    }
+
+    /// Locks one shard by number, for the active expiry.
+    #[must_use]
+    pub fn lock_shard(&self, shard: usize) -> Locked<'_> {
+        Locked::one(self, shard)
+    }
+}

@@ -1,1 +1,63 @@
-//! cairn-snapshot
+//! Snapshots: containers of compressed, sealed blocks; written in parallel by a forked child, read in parallel through a
+//! mapping, verified block by block.
+//!
+//! Invariants: a container bears its name only after it was synced, read back and verified; every byte of it is covered
+//! by a checksum, and by its key when encrypted; a container is never overwritten; a file that was damaged, cut or
+//! changed while it is read is an error with file and offset, never a wrong entry. The child of a fork touches nothing
+//! that another thread of its parent may hold.
+//!
+//! This crate must never know what an entry means: entries are bytes in RDB encoding, made and read by others. The law:
+//! `storage/docs/snapshot.md`.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation
+    )
+)]
+
+mod error;
+mod fork;
+mod progress;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::io;
+use std::path::Path;
+
+use cairn_disk::Disk;
+use cairn_format::Lsn;
+
+pub use error::{ChildError, LoadError, SnapshotError};
+pub use fork::{Child, ChildPipe, fork_child, fork_writer};
+pub use progress::{Progress, Summary};
+pub use reader::{Block, Container, Depth};
+pub use writer::{BlockWriter, Source, WriteParams, write_container};
+
+/// A block is closed when its entries are this long before compression; one long entry may make it longer.
+pub const BLOCK_RAW_BYTES: usize = 256 * 1024;
+
+/// Compression at this zstd level is quick enough for two cores to write some hundred megabytes a second.
+pub const LEVEL_DEFAULT: i32 = 1;
+
+/// Threads here have this much stack: stated, so that std does not read the environment in a forked child.
+const STACK_BYTES: usize = 4 << 20;
+
+/// A file name for a snapshot at this LSN that is not taken in `dir`: `snapshot-<LSN, 20 digits>.cairn`, with `.1`, `.2`
+/// … before the ending when a snapshot of the same LSN is there. That one must stay: the manifest may name it.
+///
+/// # Errors
+/// Those of the disk.
+pub fn free_name(disk: &dyn Disk, dir: &Path, lsn: Lsn) -> io::Result<String> {
+    let mut name = format!("snapshot-{lsn:020}.cairn");
+    let mut number = 0_u64;
+    while disk.exists(&dir.join(&name))? {
+        number = number.saturating_add(1);
+        name = format!("snapshot-{lsn:020}.{number}.cairn");
+    }
+    Ok(name)
+}

@@ -1,0 +1,304 @@
+//! What a handler works with.
+
+mod typed;
+
+pub use typed::Collection;
+pub(crate) use typed::bulk_item;
+
+use cairn_keyspace::types::Limits;
+use cairn_keyspace::{Entry, KeyHash, Keyspace, Locked, Object};
+use cairn_resp::Reply;
+
+use crate::effects::Effects;
+use crate::error::CommandError;
+use crate::host::{Host, Job};
+use crate::session::Session;
+
+/// Everything a handler may touch while its command runs.
+///
+/// `data`, `reply`, `session` and `host` are apart, so that a value borrowed from the one can go into the other.
+pub struct Context<'a, 'k> {
+    /// The keys, locked.
+    pub data: Data<'a, 'k>,
+    /// Where the reply goes.
+    pub reply: Reply<'a>,
+    /// The client.
+    pub session: &'a mut Session,
+    /// The process around the keyspace.
+    pub host: &'a dyn Host,
+    /// Long work that the command asks for instead of replying; see [`Job`].
+    pub job: Option<Job>,
+    /// The commands run so far within EXEC stand on top of this flag: it is set while one runs.
+    pub in_transaction: bool,
+}
+
+/// Counters of keyspace lookups, as INFO shows them.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lookups {
+    /// Reads that found their key.
+    pub hits: u64,
+    /// Reads that did not.
+    pub misses: u64,
+    /// Keys removed because they had expired.
+    pub expired: u64,
+}
+
+/// The locked part of the keyspace, as one database, with what changes there on the way to the journal.
+pub struct Data<'a, 'k> {
+    locked: &'a mut Locked<'k>,
+    effects: &'a mut Effects,
+    /// The selected database.
+    pub db: u16,
+    /// The clock, read once for the command: milliseconds since the Unix epoch.
+    pub now_ms: i64,
+    /// When small collections change their encoding.
+    pub limits: &'a Limits,
+    /// Counters of this command's lookups.
+    pub lookups: Lookups,
+    /// Replaying the journal: nothing expires, since what did is in the journal.
+    replaying: bool,
+    random: &'a mut u64,
+}
+
+impl<'a, 'k> Data<'a, 'k> {
+    pub(crate) fn new(
+        locked: &'a mut Locked<'k>,
+        effects: &'a mut Effects,
+        db: u16,
+        now_ms: i64,
+        limits: &'a Limits,
+        replaying: bool,
+        random: &'a mut u64,
+    ) -> Self {
+        Self { locked, effects, db, now_ms, limits, lookups: Lookups::default(), replaying, random }
+    }
+
+    /// The keyspace the keys belong to.
+    #[must_use]
+    pub fn keyspace(&self) -> &'k Keyspace {
+        self.locked.keyspace()
+    }
+
+    /// The locked shards.
+    #[must_use]
+    pub fn locked(&self) -> &Locked<'k> {
+        self.locked
+    }
+
+    /// The locked shards, to change them beside the journal: for watches only.
+    pub(crate) fn locked_mut(&mut self) -> &mut Locked<'k> {
+        self.locked
+    }
+
+    #[inline]
+    fn hash(&self, key: &[u8]) -> KeyHash {
+        self.locked.keyspace().hash(key)
+    }
+
+    /// Whether an entry with this expiry is gone for those who look.
+    #[inline]
+    #[must_use]
+    pub fn is_expired(&self, entry: &Entry) -> bool {
+        !self.replaying && entry.expire_at_ms().is_some_and(|at| at <= self.now_ms)
+    }
+
+    /// Removes the key if it has expired; returns its hash.
+    #[inline]
+    fn expire(&mut self, db: u16, key: &[u8]) -> KeyHash {
+        let hash = self.hash(key);
+        let expired = self.locked.shard(hash).database(db).get(hash.0, key).is_some_and(|entry| self.is_expired(entry));
+        if expired {
+            self.remove_expired(db, hash, key);
+        }
+        hash
+    }
+
+    #[cold]
+    fn remove_expired(&mut self, db: u16, hash: KeyHash, key: &[u8]) {
+        let shard = self.locked.shard_mut(hash);
+        shard.touch(db, key);
+        shard.database_mut(db).remove(hash.0, key);
+        self.effects.note_expired(db, hash, key);
+        self.lookups.expired += 1;
+    }
+
+    /// Removes the key that expired longest ago in a shard, if any has; whether one was there. For the active expiry.
+    pub(crate) fn expire_next(&mut self, shard: usize, db: u16) -> bool {
+        let keyspace = self.keyspace();
+        let database = self.locked.shard_at(shard).database(db);
+        let Some(entry) = database.next_expired(self.now_ms, |key| keyspace.hash(key).0) else { return false };
+        let key = entry.key().to_vec();
+        self.remove_expired(db, keyspace.hash(&key), &key);
+        true
+    }
+
+    /// The entry of a key, to read it. Counts as a hit or a miss.
+    #[inline]
+    pub fn get(&mut self, key: &[u8]) -> Option<&Entry> {
+        let hash = self.hash(key);
+        let database = self.locked.shard(hash).database(self.db);
+        match database.get(hash.0, key) {
+            None => {
+                self.lookups.misses += 1;
+                None
+            }
+            Some(entry) if self.is_expired(entry) => {
+                self.lookups.misses += 1;
+                self.remove_expired(self.db, hash, key);
+                None
+            }
+            Some(_) => {
+                self.lookups.hits += 1;
+                self.locked.shard(hash).database(self.db).get(hash.0, key)
+            }
+        }
+    }
+
+    /// The entry of a key that the command is about to change, or in another database; counts nothing.
+    pub fn peek(&mut self, key: &[u8]) -> Option<&Entry> {
+        self.peek_in(self.db, key)
+    }
+
+    /// The entry of a key in any database; counts nothing.
+    pub fn peek_in(&mut self, db: u16, key: &[u8]) -> Option<&Entry> {
+        let hash = self.expire(db, key);
+        self.locked.shard(hash).database(db).get(hash.0, key)
+    }
+
+    /// Whether a key is there; counts nothing.
+    pub fn exists(&mut self, key: &[u8]) -> bool {
+        self.peek(key).is_some()
+    }
+
+    /// The string of a key, to read it.
+    ///
+    /// # Errors
+    /// [`CommandError::WrongType`] when the key holds a collection.
+    #[inline]
+    pub fn get_str(&mut self, key: &[u8]) -> Result<Option<&[u8]>, CommandError> {
+        self.get(key).map(|entry| entry.as_str().ok_or(CommandError::WrongType)).transpose()
+    }
+
+    /// The entry of a key, to change its value; the caller then calls [`Data::changed`].
+    pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
+        let hash = self.expire(self.db, key);
+        self.locked.shard_mut(hash).database_mut(self.db).get_mut(hash.0, key)
+    }
+
+    /// Notes that the value of a key changed: for those who watch it, for the journal, and so that no reply about it is
+    /// sent before the change is durable. [`Data::set_string`], [`Data::insert`], [`Data::remove`] and
+    /// [`Data::set_expire_at_ms`] do so themselves.
+    #[inline]
+    pub fn changed(&mut self, key: &[u8]) {
+        self.changed_in(self.db, key);
+    }
+
+    fn changed_in(&mut self, db: u16, key: &[u8]) {
+        let hash = self.hash(key);
+        self.locked.shard_mut(hash).touch(db, key);
+        self.effects.note_change(hash);
+    }
+
+    /// Sets a string; `expire_at_ms` is the key's expiry from now on.
+    #[inline]
+    pub fn set_string(&mut self, key: &[u8], value: &[u8], expire_at_ms: Option<i64>) {
+        let keyspace = self.keyspace();
+        let hash = keyspace.hash(key);
+        let shard = self.locked.shard_mut(hash);
+        shard.database_mut(self.db).set_string(hash.0, key, value, expire_at_ms, |key| keyspace.hash(key).0);
+        shard.touch(self.db, key);
+        self.effects.note_change(hash);
+    }
+
+    /// Puts a value in, in place of what was there.
+    pub fn insert(&mut self, key: &[u8], object: Object, expire_at_ms: Option<i64>) {
+        self.insert_in(self.db, key, object, expire_at_ms);
+    }
+
+    /// Puts a value into any database, in place of what was there.
+    pub fn insert_in(&mut self, db: u16, key: &[u8], object: Object, expire_at_ms: Option<i64>) {
+        let keyspace = self.keyspace();
+        let hash = keyspace.hash(key);
+        let entry = Entry::object(key, object, expire_at_ms);
+        self.locked.shard_mut(hash).database_mut(db).insert(hash.0, entry, |key| keyspace.hash(key).0);
+        self.changed_in(db, key);
+    }
+
+    /// Takes a key out; an expired one counts as not there.
+    pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        let hash = self.expire(self.db, key);
+        let entry = self.locked.shard_mut(hash).database_mut(self.db).remove(hash.0, key)?;
+        self.changed_in(self.db, key);
+        Some(entry)
+    }
+
+    /// Sets or clears the expiry of a key; false when there is no such key.
+    pub fn set_expire_at_ms(&mut self, key: &[u8], at: Option<i64>) -> bool {
+        let hash = self.expire(self.db, key);
+        let found = self.locked.shard_mut(hash).database_mut(self.db).set_expire_at_ms(hash.0, key, at);
+        if found {
+            self.changed(key);
+        }
+        found
+    }
+
+    /// Removes every key of a database; returns how many there were. All shards are held.
+    pub fn flush(&mut self, db: u16) -> usize {
+        let removed = self.locked.flush(db);
+        self.effects.note_whole(removed as u64);
+        removed
+    }
+
+    /// Exchanges two databases. All shards are held.
+    pub fn swap_databases(&mut self, a: u16, b: u16) {
+        let keyspace = self.keyspace();
+        for shard in 0..cairn_keyspace::SHARDS {
+            let shard = self.locked.shard_at_mut(shard);
+            for db in [a, b] {
+                shard.touch_all(db, |key| keyspace.hash(key).0);
+            }
+            shard.swap(a, b);
+            for db in [a, b] {
+                shard.touch_all(db, |key| keyspace.hash(key).0);
+            }
+        }
+        self.effects.note_whole(1);
+    }
+
+    /// Writes an effect in place of the command's own words. May be called several times; all of a command's effects
+    /// replay as one transaction.
+    pub fn effect(&mut self, args: &[&[u8]]) {
+        self.effects.push_explicit(self.db, args);
+    }
+
+    /// Says that what has changed is wholly in the effects already written, or in none.
+    pub fn no_effect(&mut self) {
+        self.effects.suppress();
+    }
+
+    /// Whether the journal is being replayed.
+    #[must_use]
+    pub fn is_replaying(&self) -> bool {
+        self.replaying
+    }
+
+    /// A random number.
+    #[inline]
+    pub fn random(&mut self) -> u64 {
+        next_random(self.random)
+    }
+
+    pub(crate) fn effects(&mut self) -> &mut Effects {
+        self.effects
+    }
+}
+
+/// SplitMix64: passes the usual statistical tests and needs one word of state, which is enough to choose members.
+#[inline]
+pub(crate) fn next_random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

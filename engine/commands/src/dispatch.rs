@@ -1,0 +1,255 @@
+//! From arguments to a handler: look-up, checks, which shards to lock, and the run itself.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use cairn_keyspace::types::Limits;
+use cairn_keyspace::{KeyHash, Keyspace, Locked};
+use cairn_resp::Reply;
+
+use crate::context::{Context, Data, Lookups};
+use crate::effects::Effects;
+use crate::error::CommandError;
+use crate::families;
+use crate::host::{Host, Job};
+use crate::session::{Session, Transaction};
+use crate::spec::{CommandSpec, Flags, Keys};
+
+/// The longest command name; a longer one cannot be in the table.
+const NAME_MAX: usize = 24;
+
+struct Index {
+    specs: Vec<&'static CommandSpec>,
+    by_name: hashbrown::HashTable<&'static CommandSpec>,
+    hasher: ahash::RandomState,
+}
+
+static INDEX: LazyLock<Index> = LazyLock::new(|| {
+    let specs: Vec<_> = families::TABLES.iter().flat_map(|table| table.iter()).collect();
+    let hasher = ahash::RandomState::new();
+    let mut by_name = hashbrown::HashTable::with_capacity(specs.len() * 2);
+    for spec in &specs {
+        assert!(spec.name.len() <= NAME_MAX, "a name longer than look-ups allow: {}", spec.name);
+        by_name.insert_unique(hasher.hash_one(spec.name.as_bytes()), *spec, |spec| hasher.hash_one(spec.name.as_bytes()));
+    }
+    Index { specs, by_name, hasher }
+});
+
+/// Every command, in the order of the families.
+#[must_use]
+pub fn all() -> &'static [&'static CommandSpec] {
+    &INDEX.specs
+}
+
+/// The command of this name, in any case.
+#[inline]
+#[must_use]
+pub fn lookup(name: &[u8]) -> Option<&'static CommandSpec> {
+    let mut lower = [0u8; NAME_MAX];
+    let lower = lower.get_mut(..name.len())?;
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    let index = &*INDEX;
+    index.by_name.find(index.hasher.hash_one(&*lower), |spec| spec.name.as_bytes() == lower).copied()
+}
+
+/// What to do with a request.
+pub enum Decision {
+    /// Run it, under these locks.
+    Run(&'static CommandSpec, LockPlan),
+    /// The reply (an error, or QUEUED) is written.
+    Replied,
+}
+
+/// The shards a command needs, and the keys its reply tells of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockPlan {
+    /// None.
+    None,
+    /// That of one key.
+    One(KeyHash),
+    /// Those of several keys.
+    Many(Vec<KeyHash>),
+    /// All.
+    Whole,
+}
+
+impl LockPlan {
+    /// Takes the locks.
+    #[must_use]
+    pub fn lock<'k>(&self, keyspace: &'k Keyspace) -> Locked<'k> {
+        match self {
+            LockPlan::None => keyspace.lock_none(),
+            LockPlan::One(hash) => keyspace.lock_one(*hash),
+            LockPlan::Many(hashes) => keyspace.lock_many(hashes.iter().copied()),
+            LockPlan::Whole => keyspace.lock_all(),
+        }
+    }
+
+    pub(crate) fn of(spec: &CommandSpec, args: &[&[u8]], keyspace: &Keyspace) -> Self {
+        match spec.keys {
+            Keys::None => LockPlan::None,
+            Keys::Whole => LockPlan::Whole,
+            keys => {
+                let mut indexes = keys.indexes(args);
+                let Some(first) = indexes.next() else { return LockPlan::None };
+                let first = keyspace.hash(args[first]);
+                let mut rest = indexes.map(|at| keyspace.hash(args[at])).peekable();
+                if rest.peek().is_none() {
+                    LockPlan::One(first)
+                } else {
+                    LockPlan::Many(std::iter::once(first).chain(rest).collect())
+                }
+            }
+        }
+    }
+
+    /// For a command that ends a transaction or its watches: the keys of all that is queued, and those watched.
+    fn of_session(session: &Session, keyspace: &Keyspace) -> Self {
+        let mut hashes: Vec<_> = session.watches.iter().map(|watch| keyspace.hash(&watch.key)).collect();
+        for args in session.transaction.iter().flat_map(|transaction| &transaction.queue) {
+            let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+            let Some(spec) = lookup(args[0]) else { continue };
+            match Self::of(spec, &args, keyspace) {
+                LockPlan::None => {}
+                LockPlan::One(hash) => hashes.push(hash),
+                LockPlan::Many(more) => hashes.extend(more),
+                LockPlan::Whole => return LockPlan::Whole,
+            }
+        }
+        if hashes.is_empty() { LockPlan::None } else { LockPlan::Many(hashes) }
+    }
+}
+
+/// Looks a request up and checks what can be checked before it runs; in a transaction, queues it.
+#[inline]
+pub fn decide(session: &mut Session, host: &dyn Host, args: &[&[u8]], keyspace: &Keyspace, reply: &mut Reply<'_>) -> Decision {
+    let refusal = match lookup(args[0]) {
+        None => unknown(args),
+        Some(spec) if !spec.arity.allows(args.len()) => CommandError::WrongArity(Cow::Borrowed(spec.name)),
+        Some(spec) if !session.authenticated && !spec.flags.has(Flags::NO_AUTH) && host.password_required() => {
+            CommandError::other("NOAUTH Authentication required.")
+        }
+        Some(spec) => match &mut session.transaction {
+            None if spec.ends_watches() => return Decision::Run(spec, LockPlan::of_session(session, keyspace)),
+            None => return Decision::Run(spec, LockPlan::of(spec, args, keyspace)),
+            Some(_) if spec.runs_at_once() => return Decision::Run(spec, LockPlan::of_session(session, keyspace)),
+            Some(_) if spec.flags.has(Flags::NO_MULTI) => {
+                CommandError::other("ERR Command not allowed inside a transaction")
+            }
+            Some(transaction) => {
+                transaction.queue.push(args.iter().map(|arg| arg.to_vec()).collect());
+                reply.simple("QUEUED");
+                return Decision::Replied;
+            }
+        },
+    };
+    if let Some(transaction) = &mut session.transaction {
+        transaction.broken = true;
+    }
+    reply.error(&refusal.to_string());
+    Decision::Replied
+}
+
+impl CommandSpec {
+    /// Commands that are not queued inside MULTI.
+    fn runs_at_once(&self) -> bool {
+        matches!(self.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
+    }
+
+    fn ends_watches(&self) -> bool {
+        matches!(self.name, "exec" | "discard" | "unwatch" | "reset")
+    }
+}
+
+fn unknown(args: &[&[u8]]) -> CommandError {
+    let mut text = format!("ERR unknown command '{}', with args beginning with: ", shown(args[0]));
+    for arg in &args[1..] {
+        if text.len() > 128 {
+            break;
+        }
+        text += &format!("'{}' ", shown(arg));
+    }
+    CommandError::other(text)
+}
+
+fn shown(arg: &[u8]) -> String {
+    String::from_utf8_lossy(&arg[..arg.len().min(128)]).into_owned()
+}
+
+/// What the run of a command left behind.
+#[derive(Default)]
+pub struct Ran {
+    /// Long work to do instead of replying.
+    pub job: Option<Job>,
+    /// Counters to add up.
+    pub lookups: Lookups,
+}
+
+/// The parts that every run of a command needs and that outlive it.
+pub struct Tools<'a> {
+    /// The clock, in milliseconds since the Unix epoch.
+    pub now_ms: i64,
+    /// When small collections change their encoding.
+    pub limits: &'a Limits,
+    /// State of the random numbers.
+    pub random: &'a mut u64,
+    /// Whether the journal is being replayed.
+    pub replaying: bool,
+}
+
+/// Runs a command under its locks. Its reply and its effects are complete afterwards.
+#[allow(clippy::too_many_arguments, reason = "each is a part of the world that the caller holds apart")]
+pub fn run(
+    spec: &CommandSpec,
+    args: &[&[u8]],
+    session: &mut Session,
+    host: &dyn Host,
+    locked: &mut Locked<'_>,
+    effects: &mut Effects,
+    reply: Reply<'_>,
+    tools: Tools<'_>,
+) -> Ran {
+    let db = session.db;
+    let data = Data::new(locked, effects, db, tools.now_ms, tools.limits, tools.replaying, tools.random);
+    let mut context = Context { data, reply, session, host, job: None, in_transaction: false };
+    context.run(spec, args);
+    Ran { job: context.job, lookups: context.data.lookups }
+}
+
+/// Removes up to `most` expired keys of one shard; returns how many.
+pub fn expire_shard(locked: &mut Locked<'_>, shard: usize, db: u16, most: usize, effects: &mut Effects, tools: Tools<'_>) -> usize {
+    let mut data = Data::new(locked, effects, db, tools.now_ms, tools.limits, false, tools.random);
+    (0..most).take_while(|_| data.expire_next(shard, db)).count()
+}
+
+impl Context<'_, '_> {
+    /// Runs one command, alone or as part of EXEC; an error becomes its reply.
+    pub(crate) fn run(&mut self, spec: &CommandSpec, args: &[&[u8]]) {
+        let start = self.reply.len();
+        self.data.effects().begin_command();
+        let db = self.data.db;
+        match (spec.handler)(self, args) {
+            Ok(()) => self.data.effects().end_command(db, args),
+            Err(error) => {
+                self.reply.truncate(start);
+                self.reply.error(&error.to_string());
+            }
+        }
+    }
+
+    /// Runs what a transaction queued.
+    pub(crate) fn run_queue(&mut self, transaction: &Transaction) {
+        self.in_transaction = true;
+        self.reply.array(transaction.queue.len());
+        for args in &transaction.queue {
+            let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+            if let Some(spec) = lookup(args[0]) {
+                self.run(spec, &args);
+            }
+        }
+        self.in_transaction = false;
+        // EXEC itself leaves no effect beyond those of its commands.
+        self.data.effects().begin_command();
+    }
+}

@@ -1,0 +1,141 @@
+//! What a write did, as commands that do the same again: the journal's content.
+//!
+//! An effect is deterministic: it replays to the same state whatever the clock, the random numbers or the hash seed.
+
+use cairn_keyspace::KeyHash;
+use cairn_resp::push_command;
+
+/// The effects of one command or one transaction, and the keys they changed.
+#[derive(Default)]
+pub struct Effects {
+    bytes: Vec<u8>,
+    count: usize,
+    /// The database the stream is in, where an effect has been written.
+    db: Option<u16>,
+    first_db: u16,
+    changed: Vec<KeyHash>,
+    whole: bool,
+    /// The running command wrote its own effect, or has none.
+    explicit: bool,
+    /// The running command changed something.
+    dirty: bool,
+    changes: u64,
+}
+
+impl Effects {
+    /// Forgets everything, keeping the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.changed.clear();
+        (self.count, self.db, self.whole, self.explicit, self.dirty, self.changes) = (0, None, false, false, false, 0);
+    }
+
+    pub(crate) fn begin_command(&mut self) {
+        self.explicit = false;
+        self.dirty = false;
+    }
+
+    /// Ends one command: what it changed without writing an effect of its own replays as the command itself.
+    pub(crate) fn end_command(&mut self, db: u16, args: &[&[u8]]) {
+        if self.dirty && !self.explicit {
+            self.push(db, args);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn note_change(&mut self, hash: KeyHash) {
+        self.dirty = true;
+        self.changes += 1;
+        self.changed.push(hash);
+    }
+
+    pub(crate) fn note_whole(&mut self, changes: u64) {
+        self.dirty = true;
+        self.whole = true;
+        self.changes += changes;
+    }
+
+    /// Notes a key removed because it expired: an effect beside that of the running command.
+    pub(crate) fn note_expired(&mut self, db: u16, hash: KeyHash, key: &[u8]) {
+        self.changed.push(hash);
+        self.push(db, &[b"DEL", key]);
+    }
+
+    pub(crate) fn push_explicit(&mut self, db: u16, args: &[&[u8]]) {
+        self.explicit = true;
+        self.push(db, args);
+    }
+
+    /// Says that the running command has no effect beyond those it wrote.
+    pub(crate) fn suppress(&mut self) {
+        self.explicit = true;
+    }
+
+    fn push(&mut self, db: u16, args: &[&[u8]]) {
+        match self.db {
+            None => self.first_db = db,
+            Some(current) if current != db => push_command(&mut self.bytes, &[b"SELECT", db.to_string().as_bytes()]),
+            Some(_) => {}
+        }
+        self.db = Some(db);
+        self.count += 1;
+        push_command(&mut self.bytes, args);
+    }
+
+    /// Whether nothing is to be journaled.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The bytes of one atomic append and the database they begin and end in. Several effects stand in MULTI and EXEC.
+    pub fn finish(&mut self) -> (u16, &[u8]) {
+        if self.db.is_some_and(|db| db != self.first_db) {
+            push_command(&mut self.bytes, &[b"SELECT", self.first_db.to_string().as_bytes()]);
+        }
+        if self.count > 1 {
+            const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+            self.bytes.splice(0..0, MULTI.iter().copied());
+            self.bytes.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
+        }
+        (self.first_db, &self.bytes)
+    }
+
+    /// The hashes of the keys that changed.
+    #[must_use]
+    pub fn changed(&self) -> &[KeyHash] {
+        &self.changed
+    }
+
+    /// Whether the whole keyspace changed (FLUSHALL, SWAPDB).
+    #[must_use]
+    pub fn changed_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// How many changes there were, for the `save` points.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_effects_are_one_transaction_that_ends_in_the_database_it_began_in() {
+        let mut effects = Effects::default();
+        effects.begin_command();
+        effects.push_explicit(3, &[b"SET", b"a", b"1"]);
+        effects.push_explicit(5, &[b"DEL", b"b"]);
+        let (db, bytes) = effects.finish();
+        assert_eq!(db, 3);
+        let text = String::from_utf8_lossy(bytes).replace("\r\n", " ");
+        assert_eq!(
+            text,
+            "*1 $5 MULTI *3 $3 SET $1 a $1 1 *2 $6 SELECT $1 5 *2 $3 DEL $1 b *2 $6 SELECT $1 3 *1 $4 EXEC "
+        );
+    }
+}

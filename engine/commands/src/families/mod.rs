@@ -1,0 +1,40 @@
+//! The families of commands: a file each, its rows on top.
+
+mod connection;
+mod generic;
+mod hash;
+mod list;
+mod server;
+mod set;
+mod string;
+mod transactions;
+mod zset;
+
+use crate::spec::CommandSpec;
+
+/// The rows of every family.
+pub(crate) const TABLES: &[&[CommandSpec]] = &[
+    string::COMMANDS,
+    generic::COMMANDS,
+    list::COMMANDS,
+    set::COMMANDS,
+    hash::COMMANDS,
+    zset::COMMANDS,
+    transactions::COMMANDS,
+    connection::COMMANDS,
+    server::COMMANDS,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_name_stands_once_and_in_lower_case() {
+        let mut seen = BTreeSet::new();
+        for spec in super::TABLES.iter().copied().flatten() {
+            assert!(seen.insert(spec.name), "{} stands twice", spec.name);
+            assert_eq!(spec.name, spec.name.to_lowercase());
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The server: <https://redis.io/docs/latest/commands/?group=server>
+
+use cairn_keyspace::Entry;
+use cairn_keyspace::encode::DatasetDigest;
+
+use super::connection::unknown_subcommand;
+use crate::args::{float, integer, is};
+use crate::context::Context;
+use crate::dispatch;
+use crate::error::{CommandError, CommandResult};
+use crate::host::{Job, SnapshotReason};
+use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
+
+const NONE: Categories = Categories::NONE;
+const KEYSPACE: Categories = Categories::KEYSPACE;
+const ADMIN: Flags = Flags::ADMIN.no_script();
+
+#[rustfmt::skip]
+pub(crate) const COMMANDS: &[CommandSpec] = &[
+    CommandSpec { name: "info",         arity: at_least(1), flags: Flags::NONE.loading().stale(),        keys: Keys::Whole, acl: Categories::DANGEROUS, handler: info },
+    CommandSpec { name: "config",       arity: at_least(2), flags: ADMIN.loading().stale(),              keys: Keys::None,  acl: NONE, handler: config },
+    CommandSpec { name: "command",      arity: at_least(1), flags: Flags::NONE.loading().stale(),        keys: Keys::None,  acl: Categories::CONNECTION, handler: command },
+    CommandSpec { name: "time",         arity: exactly(1),  flags: Flags::NONE.loading().stale().fast(), keys: Keys::None,  acl: NONE, handler: time },
+    CommandSpec { name: "dbsize",       arity: exactly(1),  flags: Flags::READ.fast(),                   keys: Keys::Whole, acl: KEYSPACE, handler: dbsize },
+    CommandSpec { name: "flushdb",      arity: at_least(1), flags: Flags::WRITE,                         keys: Keys::Whole, acl: KEYSPACE.and(Categories::DANGEROUS), handler: flushdb },
+    CommandSpec { name: "flushall",     arity: at_least(1), flags: Flags::WRITE,                         keys: Keys::Whole, acl: KEYSPACE.and(Categories::DANGEROUS), handler: flushall },
+    CommandSpec { name: "swapdb",       arity: exactly(3),  flags: Flags::WRITE.fast(),                  keys: Keys::Whole, acl: KEYSPACE.and(Categories::DANGEROUS), handler: swapdb },
+    CommandSpec { name: "save",         arity: exactly(1),  flags: ADMIN.no_multi(),                     keys: Keys::None,  acl: NONE, handler: save },
+    CommandSpec { name: "bgsave",       arity: at_least(1), flags: ADMIN,                                keys: Keys::None,  acl: NONE, handler: bgsave },
+    CommandSpec { name: "bgrewriteaof", arity: exactly(1),  flags: ADMIN,                                keys: Keys::None,  acl: NONE, handler: bgrewriteaof },
+    CommandSpec { name: "lastsave",     arity: exactly(1),  flags: Flags::NONE.loading().stale().fast(), keys: Keys::None,  acl: Categories::DANGEROUS, handler: lastsave },
+    CommandSpec { name: "shutdown",     arity: at_least(1), flags: ADMIN.loading().stale().no_multi(),   keys: Keys::None,  acl: NONE, handler: shutdown },
+    CommandSpec { name: "debug",        arity: at_least(2), flags: ADMIN.loading().stale(),              keys: Keys::Whole, acl: NONE, handler: debug },
+];
+
+fn info(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let words: Vec<String> = args[1..].iter().map(|arg| String::from_utf8_lossy(arg).to_lowercase()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let text = ctx.host.info(&words, ctx.data.locked());
+    ctx.reply.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+fn config(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    match (&args[1].to_ascii_lowercase()[..], &args[2..]) {
+        (b"get", patterns) if !patterns.is_empty() => {
+            let found = ctx.host.config_get(patterns);
+            ctx.reply.map(found.len());
+            for (name, value) in found {
+                ctx.reply.bulk(name.as_bytes());
+                ctx.reply.bulk(value.as_bytes());
+            }
+        }
+        (b"set", pairs) if !pairs.is_empty() && pairs.len().is_multiple_of(2) => {
+            let pairs: Vec<_> = pairs.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+            ctx.host.config_set(&pairs).map_err(CommandError::other)?;
+            ctx.reply.ok();
+        }
+        (b"rewrite", []) => {
+            ctx.host.config_rewrite().map_err(CommandError::other)?;
+            ctx.reply.ok();
+        }
+        (b"resetstat", []) => {
+            ctx.host.reset_statistics();
+            ctx.reply.ok();
+        }
+        _ => return Err(unknown_subcommand("CONFIG", args[1])),
+    }
+    Ok(())
+}
+
+fn command(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let Some(word) = args.get(1) else {
+        ctx.reply.array(dispatch::all().len());
+        for spec in dispatch::all() {
+            describe(ctx, spec);
+        }
+        return Ok(());
+    };
+    match (&word.to_ascii_lowercase()[..], &args[2..]) {
+        (b"count", []) => ctx.reply.integer(dispatch::all().len() as i64),
+        (b"list", []) => {
+            ctx.reply.array(dispatch::all().len());
+            for spec in dispatch::all() {
+                ctx.reply.bulk(spec.name.as_bytes());
+            }
+        }
+        (b"info", names) => {
+            ctx.reply.array(if names.is_empty() { dispatch::all().len() } else { names.len() });
+            if names.is_empty() {
+                dispatch::all().iter().for_each(|spec| describe(ctx, spec));
+            }
+            for name in names {
+                match dispatch::lookup(name) {
+                    Some(spec) => describe(ctx, spec),
+                    None => ctx.reply.null_array(),
+                }
+            }
+        }
+        (b"docs", names) => docs(ctx, names),
+        (b"getkeys", request) if !request.is_empty() => getkeys(ctx, request)?,
+        _ => return Err(unknown_subcommand("COMMAND", word)),
+    }
+    Ok(())
+}
+
+fn describe(ctx: &mut Context<'_, '_>, spec: &CommandSpec) {
+    let reply = &mut ctx.reply;
+    reply.array(10);
+    reply.bulk(spec.name.as_bytes());
+    reply.integer(spec.arity.shown());
+    let flags: Vec<_> = spec.flags.shown().collect();
+    reply.set(flags.len());
+    flags.iter().for_each(|flag| reply.simple(flag));
+    let (first, last, step) = spec.keys.shown();
+    [first, last, step].iter().for_each(|n| reply.integer(*n));
+    let categories: Vec<_> = spec.categories().collect();
+    reply.set(categories.len());
+    categories.iter().for_each(|category| reply.simple(category));
+    // Tips, key specifications and subcommands.
+    (0..3).for_each(|_| reply.array(0));
+}
+
+fn docs(ctx: &mut Context<'_, '_>, names: &[&[u8]]) {
+    let found: Vec<&CommandSpec> = match names {
+        [] => dispatch::all().to_vec(),
+        names => names.iter().filter_map(|name| dispatch::lookup(name)).collect(),
+    };
+    ctx.reply.map(found.len());
+    for spec in found {
+        let group = spec.categories().last().unwrap_or("@generic").trim_start_matches('@').to_owned();
+        ctx.reply.bulk(spec.name.as_bytes());
+        ctx.reply.map(2);
+        ctx.reply.bulk(b"group");
+        ctx.reply.bulk(group.as_bytes());
+        ctx.reply.bulk(b"arity");
+        ctx.reply.integer(spec.arity.shown());
+    }
+}
+
+fn getkeys(ctx: &mut Context<'_, '_>, request: &[&[u8]]) -> CommandResult {
+    let spec = dispatch::lookup(request[0]).ok_or(CommandError::other("ERR Invalid command specified"))?;
+    if !spec.arity.allows(request.len()) {
+        return Err(CommandError::other("ERR Invalid number of arguments specified for command"));
+    }
+    let keys: Vec<usize> = spec.keys.indexes(request).collect();
+    if keys.is_empty() {
+        return Err(CommandError::other("ERR The command has no key arguments"));
+    }
+    ctx.reply.array(keys.len());
+    keys.iter().for_each(|at| ctx.reply.bulk(request[*at]));
+    Ok(())
+}
+
+fn time(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    ctx.reply.array(2);
+    ctx.reply.bulk(now.as_secs().to_string().as_bytes());
+    ctx.reply.bulk(now.subsec_micros().to_string().as_bytes());
+    Ok(())
+}
+
+fn dbsize(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
+    ctx.reply.integer(ctx.data.locked().len(ctx.data.db) as i64);
+    Ok(())
+}
+
+/// SYNC and ASYNC mean the same here: the memory goes back when the command ends.
+fn check_flush_mode(args: &[&[u8]]) -> CommandResult {
+    match args {
+        [_] => Ok(()),
+        [_, mode] if is(mode, "sync") || is(mode, "async") => Ok(()),
+        _ => Err(CommandError::Syntax),
+    }
+}
+
+fn flushdb(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    check_flush_mode(args)?;
+    let db = ctx.data.db;
+    ctx.data.flush(db);
+    ctx.data.effect(&[b"FLUSHDB"]);
+    ctx.reply.ok();
+    Ok(())
+}
+
+fn flushall(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    check_flush_mode(args)?;
+    for db in 0..ctx.data.keyspace().databases() {
+        ctx.data.flush(db);
+    }
+    ctx.data.effect(&[b"FLUSHALL"]);
+    ctx.reply.ok();
+    Ok(())
+}
+
+fn swapdb(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let databases = ctx.data.keyspace().databases();
+    let number =
+        |arg, which: &str| integer(arg).map_err(|_| CommandError::other(format!("ERR invalid {which} DB index")));
+    let (a, b) = (number(args[1], "first")?, number(args[2], "second")?);
+    let index = |number| u16::try_from(number).ok().filter(|db| *db < databases).ok_or(CommandError::NoSuchDatabase);
+    let (a, b) = (index(a)?, index(b)?);
+    if a != b {
+        ctx.data.swap_databases(a, b);
+    }
+    ctx.reply.ok();
+    Ok(())
+}
+
+fn save(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
+    ctx.job = Some(Job::Save);
+    Ok(())
+}
+
+fn start(ctx: &mut Context<'_, '_>, why: SnapshotReason) -> CommandResult {
+    let text = ctx.host.start_snapshot(why).map_err(CommandError::other)?;
+    ctx.reply.simple(text);
+    Ok(())
+}
+
+fn bgsave(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    match args {
+        [_] => start(ctx, SnapshotReason::BgSave),
+        [_, word] if is(word, "schedule") => start(ctx, SnapshotReason::BgSaveSchedule),
+        _ => Err(CommandError::Syntax),
+    }
+}
+
+fn bgrewriteaof(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
+    start(ctx, SnapshotReason::Rewrite)
+}
+
+fn lastsave(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
+    ctx.reply.integer(ctx.host.last_save_unixtime());
+    Ok(())
+}
+
+fn shutdown(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let (mut save, mut force) = (None, false);
+    for arg in &args[1..] {
+        if is(arg, "save") && save != Some(false) {
+            save = Some(true);
+        } else if is(arg, "nosave") && save != Some(true) {
+            save = Some(false);
+        } else if is(arg, "force") {
+            force = true;
+        } else if !is(arg, "now") {
+            // There is no replica to wait for, so NOW changes nothing.
+            return Err(CommandError::Syntax);
+        }
+    }
+    ctx.job = Some(Job::Shutdown { save, force });
+    Ok(())
+}
+
+fn debug(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    if !ctx.host.debug_allowed(ctx.session.id) {
+        return Err(CommandError::other(
+            "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local connection, otherwise you need to set this option in the configuration file, and then restart the server.",
+        ));
+    }
+    match (&args[1].to_ascii_lowercase()[..], &args[2..]) {
+        (b"digest", []) => ctx.reply.simple(&hex(&keyspace_digest(ctx))),
+        (b"digest-value", keys) => {
+            ctx.reply.array(keys.len());
+            for key in keys {
+                let digest = ctx.data.peek(key).map_or([0; 20], Entry::value_digest);
+                ctx.reply.simple(&hex(&digest));
+            }
+        }
+        (b"reload", options) if options.is_empty() || options.iter().all(|word| is(word, "merge") || is(word, "noflush")) => {
+            if !options.is_empty() {
+                return Err(CommandError::other("ERR DEBUG RELOAD takes no option on this server: what it loads is what it saved"));
+            }
+            deny_in_transaction(ctx)?;
+            ctx.job = Some(Job::Reload);
+        }
+        (b"sleep", [seconds]) => {
+            let seconds = float(seconds)?;
+            if !(0.0..=86_400.0).contains(&seconds) {
+                return Err(CommandError::other("ERR DEBUG SLEEP takes between 0 and 86400 seconds"));
+            }
+            deny_in_transaction(ctx)?;
+            ctx.job = Some(Job::Sleep(seconds));
+        }
+        _ => return Err(unknown_subcommand("DEBUG", args[1])),
+    }
+    Ok(())
+}
+
+fn deny_in_transaction(ctx: &Context<'_, '_>) -> CommandResult {
+    if ctx.in_transaction {
+        return Err(CommandError::other("ERR Command not allowed inside a transaction"));
+    }
+    Ok(())
+}
+
+/// Redis's digest of all data: equal data gives an equal value, whatever the order it came in. Expired keys that nobody
+/// has looked at since count, as they do there.
+fn keyspace_digest(ctx: &Context<'_, '_>) -> [u8; 20] {
+    let mut digest = DatasetDigest::new();
+    for db in (0..ctx.data.keyspace().databases()).filter(|db| !ctx.data.locked().is_empty(*db)) {
+        digest.database(u32::from(db));
+        for shard in ctx.data.locked().all_shards() {
+            shard.database(db).iter().for_each(|entry| digest.key(&entry.key_digest()));
+        }
+    }
+    digest.finish()
+}
+
+fn hex(digest: &[u8; 20]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,375 @@
+//! Strings: <https://redis.io/docs/latest/commands/?group=string>
+
+use crate::args::{TimeUnit, float, integer, is};
+use crate::context::Context;
+use crate::error::{CommandError, CommandResult};
+use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
+
+const STRING: Categories = Categories::STRING;
+
+#[rustfmt::skip]
+pub(crate) const COMMANDS: &[CommandSpec] = &[
+    CommandSpec { name: "get",         arity: exactly(2),  flags: Flags::READ.fast(),             keys: Keys::one(1),          acl: STRING, handler: get },
+    CommandSpec { name: "set",         arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1),          acl: STRING, handler: set },
+    CommandSpec { name: "setnx",       arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: setnx },
+    CommandSpec { name: "setex",       arity: exactly(4),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1),          acl: STRING, handler: setex },
+    CommandSpec { name: "psetex",      arity: exactly(4),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1),          acl: STRING, handler: psetex },
+    CommandSpec { name: "getex",       arity: at_least(2), flags: Flags::WRITE.fast(),            keys: Keys::one(1),          acl: STRING, handler: getex },
+    CommandSpec { name: "getdel",      arity: exactly(2),  flags: Flags::WRITE.fast(),            keys: Keys::one(1),          acl: STRING, handler: getdel },
+    CommandSpec { name: "getset",      arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: getset },
+    CommandSpec { name: "mget",        arity: at_least(2), flags: Flags::READ.fast(),             keys: Keys::every(1, -1, 1), acl: STRING, handler: mget },
+    CommandSpec { name: "mset",        arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::every(1, -1, 2), acl: STRING, handler: mset },
+    CommandSpec { name: "msetnx",      arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::every(1, -1, 2), acl: STRING, handler: msetnx },
+    CommandSpec { name: "append",      arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: append },
+    CommandSpec { name: "strlen",      arity: exactly(2),  flags: Flags::READ.fast(),             keys: Keys::one(1),          acl: STRING, handler: strlen },
+    CommandSpec { name: "getrange",    arity: exactly(4),  flags: Flags::READ,                    keys: Keys::one(1),          acl: STRING, handler: getrange },
+    CommandSpec { name: "substr",      arity: exactly(4),  flags: Flags::READ,                    keys: Keys::one(1),          acl: STRING, handler: getrange },
+    CommandSpec { name: "setrange",    arity: exactly(4),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1),          acl: STRING, handler: setrange },
+    CommandSpec { name: "incr",        arity: exactly(2),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: incr },
+    CommandSpec { name: "decr",        arity: exactly(2),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: decr },
+    CommandSpec { name: "incrby",      arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: incrby },
+    CommandSpec { name: "decrby",      arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: decrby },
+    CommandSpec { name: "incrbyfloat", arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: incrbyfloat },
+];
+
+/// The longest string, in bytes: what `proto-max-bulk-len` lets through.
+const STRING_MAX: usize = 512 * 1024 * 1024;
+
+fn get(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    match ctx.data.get_str(args[1])? {
+        Some(value) => ctx.reply.bulk(value),
+        None => ctx.reply.null(),
+    }
+    Ok(())
+}
+
+/// What SET's options say.
+#[derive(Default)]
+struct SetOptions {
+    only_if_absent: bool,
+    only_if_present: bool,
+    get: bool,
+    keep_ttl: bool,
+    expire_at_ms: Option<i64>,
+}
+
+impl SetOptions {
+    fn parse(args: &[&[u8]], now_ms: i64) -> Result<Self, CommandError> {
+        let mut options = Self::default();
+        let mut expiry = None;
+        let mut rest = args.iter();
+        while let Some(arg) = rest.next() {
+            if is(arg, "nx") && !options.only_if_present {
+                options.only_if_absent = true;
+            } else if is(arg, "xx") && !options.only_if_absent {
+                options.only_if_present = true;
+            } else if is(arg, "get") {
+                options.get = true;
+            } else if is(arg, "keepttl") && expiry.is_none() {
+                options.keep_ttl = true;
+            } else if let Some(unit) = TimeUnit::of_option(arg)
+                && expiry.is_none()
+                && !options.keep_ttl
+            {
+                expiry = Some((rest.next().ok_or(CommandError::Syntax)?, unit));
+            } else {
+                return Err(CommandError::Syntax);
+            }
+        }
+        // Looked at last: a mistake in the options is told first.
+        options.expire_at_ms =
+            expiry.map(|(amount, unit)| expire_at(amount, unit, now_ms, "set")).transpose()?;
+        Ok(options)
+    }
+}
+
+/// A positive amount of time as the moment it names.
+fn expire_at(amount: &[u8], unit: TimeUnit, now_ms: i64, command: &'static str) -> Result<i64, CommandError> {
+    let amount = integer(amount)?;
+    let at = if amount > 0 { unit.at_ms(amount, now_ms) } else { None };
+    at.filter(|at| *at > 0).ok_or(CommandError::InvalidExpire(command))
+}
+
+fn set(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let (key, value) = (args[1], args[2]);
+    if args.len() == 3 {
+        // Nothing to look at: whatever is there goes.
+        ctx.data.set_string(key, value, None);
+        ctx.reply.ok();
+        return Ok(());
+    }
+    let options = SetOptions::parse(&args[3..], ctx.data.now_ms)?;
+    let before = ctx.data.peek(key);
+    let (present, expiry_before) = (before.is_some(), before.and_then(|entry| entry.expire_at_ms()));
+    if options.get {
+        match before.map(|entry| entry.as_str().ok_or(CommandError::WrongType)).transpose()? {
+            Some(old) => ctx.reply.bulk(old),
+            None => ctx.reply.null(),
+        }
+    }
+    if (options.only_if_absent && present) || (options.only_if_present && !present) {
+        if !options.get {
+            ctx.reply.null();
+        }
+        return Ok(());
+    }
+    store(ctx, key, value, if options.keep_ttl { expiry_before } else { options.expire_at_ms });
+    if !options.get {
+        ctx.reply.ok();
+    }
+    Ok(())
+}
+
+/// Sets a string and writes the effect that sets the same value and the same moment of expiry.
+fn store(ctx: &mut Context<'_, '_>, key: &[u8], value: &[u8], expire_at_ms: Option<i64>) {
+    ctx.data.set_string(key, value, expire_at_ms);
+    match expire_at_ms {
+        Some(at) => ctx.data.effect(&[b"SET", key, value, b"PXAT", at.to_string().as_bytes()]),
+        None => ctx.data.effect(&[b"SET", key, value]),
+    }
+}
+
+fn setnx(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let absent = !ctx.data.exists(args[1]);
+    if absent {
+        ctx.data.set_string(args[1], args[2], None);
+    }
+    ctx.reply.integer(i64::from(absent));
+    Ok(())
+}
+
+fn setex(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    set_with_expiry(ctx, args, TimeUnit { ms: 1000, absolute: false }, "setex")
+}
+
+fn psetex(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    set_with_expiry(ctx, args, TimeUnit { ms: 1, absolute: false }, "psetex")
+}
+
+fn set_with_expiry(ctx: &mut Context<'_, '_>, args: &[&[u8]], unit: TimeUnit, command: &'static str) -> CommandResult {
+    let at = expire_at(args[2], unit, ctx.data.now_ms, command)?;
+    store(ctx, args[1], args[3], Some(at));
+    ctx.reply.ok();
+    Ok(())
+}
+
+fn getex(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let key = args[1];
+    let option = match args[2..] {
+        [] => None,
+        [word] if is(word, "persist") => Some(None),
+        [option, amount] => Some(Some((TimeUnit::of_option(option).ok_or(CommandError::Syntax)?, amount))),
+        _ => return Err(CommandError::Syntax),
+    };
+    let now_ms = ctx.data.now_ms;
+    let Some(value) = ctx.data.get_str(key)? else {
+        ctx.reply.null();
+        return Ok(());
+    };
+    // The amount is looked at only where there is a key for it.
+    let expiry = match option {
+        Some(Some((unit, amount))) => Some(Some(expire_at(amount, unit, now_ms, "getex")?)),
+        Some(None) => Some(None),
+        None => None,
+    };
+    ctx.reply.bulk(value);
+    match expiry {
+        None => {}
+        Some(None) if ctx.data.peek(key).is_none_or(|entry| entry.expire_at_ms().is_none()) => {}
+        Some(None) => {
+            ctx.data.set_expire_at_ms(key, None);
+            ctx.data.effect(&[b"PERSIST", key]);
+        }
+        Some(Some(at)) if at <= ctx.data.now_ms => {
+            ctx.data.remove(key);
+            ctx.data.effect(&[b"DEL", key]);
+        }
+        Some(Some(at)) => {
+            ctx.data.set_expire_at_ms(key, Some(at));
+            ctx.data.effect(&[b"PEXPIREAT", key, at.to_string().as_bytes()]);
+        }
+    }
+    Ok(())
+}
+
+fn getdel(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    match ctx.data.get_str(args[1])? {
+        Some(value) => ctx.reply.bulk(value),
+        None => {
+            ctx.reply.null();
+            return Ok(());
+        }
+    }
+    ctx.data.remove(args[1]);
+    ctx.data.effect(&[b"DEL", args[1]]);
+    Ok(())
+}
+
+fn getset(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    match ctx.data.get_str(args[1])? {
+        Some(value) => ctx.reply.bulk(value),
+        None => ctx.reply.null(),
+    }
+    store(ctx, args[1], args[2], None);
+    Ok(())
+}
+
+fn mget(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    ctx.reply.array(args.len() - 1);
+    for key in &args[1..] {
+        // A key of another type answers as an absent one.
+        match ctx.data.get_str(key) {
+            Ok(Some(value)) => ctx.reply.bulk(value),
+            Ok(None) | Err(_) => ctx.reply.null(),
+        }
+    }
+    Ok(())
+}
+
+fn pairs<'a, 'b>(args: &'a [&'b [u8]], command: &'static str) -> Result<std::slice::ChunksExact<'a, &'b [u8]>, CommandError> {
+    if args.len().is_multiple_of(2) {
+        return Err(CommandError::WrongArity(command.into()));
+    }
+    Ok(args[1..].chunks_exact(2))
+}
+
+fn mset(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    for pair in pairs(args, "mset")? {
+        ctx.data.set_string(pair[0], pair[1], None);
+    }
+    ctx.reply.ok();
+    Ok(())
+}
+
+fn msetnx(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let pairs = pairs(args, "msetnx")?;
+    if pairs.clone().any(|pair| ctx.data.exists(pair[0])) {
+        ctx.reply.integer(0);
+        return Ok(());
+    }
+    for pair in pairs {
+        ctx.data.set_string(pair[0], pair[1], None);
+    }
+    ctx.reply.integer(1);
+    Ok(())
+}
+
+/// Lets `edit` change the string of a key, which is made where it is absent.
+fn edit<R>(ctx: &mut Context<'_, '_>, key: &[u8], edit: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    if !ctx.data.exists(key) {
+        ctx.data.set_string(key, b"", None);
+    }
+    let result = ctx.data.get_mut(key).and_then(|entry| entry.edit_string(edit));
+    ctx.data.changed(key);
+    result.expect("the caller has checked that the key holds a string")
+}
+
+fn check_size(bytes: usize) -> CommandResult {
+    if bytes > STRING_MAX {
+        return Err(CommandError::other("ERR string exceeds maximum allowed size (proto-max-bulk-len)"));
+    }
+    Ok(())
+}
+
+fn append(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let before = ctx.data.get_str(args[1])?.map_or(0, <[u8]>::len);
+    check_size(before + args[2].len())?;
+    let len = edit(ctx, args[1], |bytes| {
+        bytes.extend_from_slice(args[2]);
+        bytes.len()
+    });
+    ctx.reply.integer(len as i64);
+    Ok(())
+}
+
+fn strlen(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let len = ctx.data.get_str(args[1])?.map_or(0, <[u8]>::len);
+    ctx.reply.integer(len as i64);
+    Ok(())
+}
+
+fn getrange(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let (start, end) = (integer(args[2])?, integer(args[3])?);
+    let value = ctx.data.get_str(args[1])?.unwrap_or_default();
+    // An end before the first byte means the first byte, but for a range that runs backwards from the end.
+    let end = if start < 0 && start > end { end } else { end.max(-(value.len() as i64)) };
+    ctx.reply.bulk(crate::args::clamp_range(start, end, value.len()).map_or(&[][..], |range| &value[range]));
+    Ok(())
+}
+
+fn setrange(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let (offset, value) = (integer(args[2])?, args[3]);
+    let Ok(offset) = usize::try_from(offset) else { return Err(CommandError::other("ERR offset is out of range")) };
+    let before = ctx.data.get_str(args[1])?.map_or(0, <[u8]>::len);
+    if value.is_empty() {
+        ctx.reply.integer(before as i64);
+        return Ok(());
+    }
+    check_size(offset.saturating_add(value.len()))?;
+    let len = edit(ctx, args[1], |bytes| {
+        if bytes.len() < offset + value.len() {
+            bytes.resize(offset + value.len(), 0);
+        }
+        bytes[offset..offset + value.len()].copy_from_slice(value);
+        bytes.len()
+    });
+    ctx.reply.integer(len as i64);
+    Ok(())
+}
+
+fn incr(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    add(ctx, args[1], 1)
+}
+
+fn decr(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    add(ctx, args[1], -1)
+}
+
+fn incrby(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    add(ctx, args[1], integer(args[2])?)
+}
+
+fn decrby(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let by = integer(args[2])?;
+    let by = by.checked_neg().ok_or(CommandError::other("ERR decrement would overflow"))?;
+    add(ctx, args[1], by)
+}
+
+fn add(ctx: &mut Context<'_, '_>, key: &[u8], by: i64) -> CommandResult {
+    let entry = ctx.data.peek(key);
+    let expiry = entry.and_then(|entry| entry.expire_at_ms());
+    let before = match entry {
+        Some(entry) => integer(entry.as_str().ok_or(CommandError::WrongType)?)?,
+        None => 0,
+    };
+    let after = before.checked_add(by).ok_or(CommandError::Overflow)?;
+    let mut text = [0u8; 20];
+    ctx.data.set_string(key, decimal(&mut text, after), expiry);
+    ctx.reply.integer(after);
+    Ok(())
+}
+
+fn decimal(text: &mut [u8; 20], value: i64) -> &[u8] {
+    use std::io::Write;
+    let mut rest = &mut text[..];
+    write!(rest, "{value}").expect("twenty bytes hold any i64");
+    let left = rest.len();
+    &text[..20 - left]
+}
+
+fn incrbyfloat(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let key = args[1];
+    let entry = ctx.data.peek(key);
+    let expiry = entry.and_then(|entry| entry.expire_at_ms());
+    let before = match entry {
+        Some(entry) => entry.as_str().ok_or(CommandError::WrongType)?,
+        None => b"0",
+    };
+    float(before)?;
+    float(args[2])?;
+    let after = crate::args::add_decimals(before, args[2])
+        .ok_or(CommandError::other("ERR increment would produce NaN or Infinity"))?;
+    store(ctx, key, after.as_bytes(), expiry);
+    ctx.reply.bulk(after.as_bytes());
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Transactions: <https://redis.io/docs/latest/commands/?group=transactions>
+
+use crate::context::Context;
+use crate::error::{CommandError, CommandResult};
+use crate::session::{Transaction, Watch};
+use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
+
+const TRANSACTION: Categories = Categories::TRANSACTION;
+const ALWAYS: Flags = Flags::NONE.no_script().loading().stale();
+
+#[rustfmt::skip]
+pub(crate) const COMMANDS: &[CommandSpec] = &[
+    CommandSpec { name: "multi",   arity: exactly(1),  flags: ALWAYS.fast(),                  keys: Keys::None,            acl: TRANSACTION, handler: multi },
+    CommandSpec { name: "exec",    arity: exactly(1),  flags: ALWAYS.skip_slowlog(),          keys: Keys::None,            acl: TRANSACTION, handler: exec },
+    CommandSpec { name: "discard", arity: exactly(1),  flags: ALWAYS.fast(),                  keys: Keys::None,            acl: TRANSACTION, handler: discard },
+    CommandSpec { name: "watch",   arity: at_least(2), flags: ALWAYS.fast(),                  keys: Keys::every(1, -1, 1), acl: TRANSACTION, handler: watch },
+    CommandSpec { name: "unwatch", arity: exactly(1),  flags: ALWAYS.fast(),                  keys: Keys::None,            acl: TRANSACTION, handler: unwatch },
+];
+
+fn multi(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
+    if ctx.session.transaction.is_some() {
+        return Err(CommandError::other("ERR MULTI calls can not be nested"));
+    }
+    ctx.session.transaction = Some(Transaction::default());
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// Runs under the locks of everything queued and of every watched key, so nobody sees a part of it.
+fn exec(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
+    let Some(transaction) = ctx.session.transaction.take() else {
+        return Err(CommandError::other("ERR EXEC without MULTI"));
+    };
+    let intact = watches_hold(ctx);
+    end_watches(ctx);
+    if transaction.broken {
+        return Err(CommandError::other("EXECABORT Transaction discarded because of previous errors."));
+    }
+    if !intact {
+        ctx.reply.null_array();
+        return Ok(());
+    }
+    ctx.run_queue(&transaction);
+    Ok(())
+}
+
+fn discard(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
+    if ctx.session.transaction.take().is_none() {
+        return Err(CommandError::other("ERR DISCARD without MULTI"));
+    }
+    end_watches(ctx);
+    ctx.reply.ok();
+    Ok(())
+}
+
+fn watch(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    if ctx.session.transaction.is_some() {
+        return Err(CommandError::other("ERR WATCH inside MULTI is not allowed"));
+    }
+    for key in &args[1..] {
+        let db = ctx.data.db;
+        if ctx.session.watches.iter().any(|watch| watch.db == db && watch.key == *key) {
+            continue;
+        }
+        // A key that has expired already is absent from the start, and its removal later is no change.
+        ctx.data.peek(key);
+        let hash = ctx.data.keyspace().hash(key);
+        let version = ctx.data.locked_mut().shard_mut(hash).watch(db, key);
+        ctx.session.watches.push(Watch { db, key: key.to_vec(), version });
+    }
+    ctx.reply.ok();
+    Ok(())
+}
+
+fn unwatch(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
+    end_watches(ctx);
+    ctx.reply.ok();
+    Ok(())
+}
+
+/// Whether no watched key has changed; one that has expired since counts as changed.
+fn watches_hold(ctx: &mut Context<'_, '_>) -> bool {
+    let (session, data) = (&*ctx.session, &mut ctx.data);
+    session.watches.iter().all(|watch| {
+        data.peek_in(watch.db, &watch.key);
+        let hash = data.keyspace().hash(&watch.key);
+        data.locked().shard(hash).watched_version(watch.db, &watch.key) == watch.version
+    })
+}
+
+/// Ends every watch of this client. The locks of its watched keys are held.
+pub(crate) fn end_watches(ctx: &mut Context<'_, '_>) {
+    for watch in std::mem::take(&mut ctx.session.watches) {
+        let hash = ctx.data.keyspace().hash(&watch.key);
+        ctx.data.locked_mut().shard_mut(hash).unwatch(watch.db, &watch.key);
+    }
+}

@@ -1,0 +1,246 @@
+//! A keyspace to run commands on in tests, beside it what a journal would have received.
+
+use cairn_keyspace::types::Limits;
+use cairn_keyspace::{Keyspace, Locked};
+use cairn_resp::{Args, Parsed, Parser, Protocol, Reply};
+
+use crate::{ClientFilter, Decision, Effects, Host, Session, SnapshotReason, Tools, decide, run};
+
+/// Runs commands one after the other.
+pub(crate) struct Engine {
+    pub(crate) keyspace: Keyspace,
+    pub(crate) session: Session,
+    pub(crate) now_ms: i64,
+    pub(crate) limits: Limits,
+    pub(crate) random: u64,
+    /// What a journal would hold, as requests.
+    pub(crate) journal: Vec<u8>,
+    effects: Effects,
+    replaying: bool,
+}
+
+impl Engine {
+    pub(crate) fn new() -> Self {
+        Self {
+            keyspace: Keyspace::new(4),
+            session: Session::new(1, true),
+            now_ms: 1_700_000_000_000,
+            limits: Limits::default(),
+            random: 1,
+            journal: Vec::new(),
+            effects: Effects::default(),
+            replaying: false,
+        }
+    }
+
+    /// Runs one command; returns its reply as it goes over the wire.
+    pub(crate) fn run(&mut self, args: &[&[u8]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, self.session.protocol);
+        if let Decision::Run(spec, locks) =
+            decide(&mut self.session, &Silent, args, &self.keyspace, &mut reply)
+        {
+            let mut locked = locks.lock(&self.keyspace);
+            let tools = Tools {
+                now_ms: self.now_ms,
+                limits: &self.limits,
+                random: &mut self.random,
+                replaying: self.replaying,
+            };
+            self.effects.clear();
+            run(spec, args, &mut self.session, &Silent, &mut locked, &mut self.effects, reply, tools);
+            if !self.effects.is_empty() {
+                // Not always the session's: a command may first meet an expired key of another database.
+                let (db, bytes) = self.effects.finish();
+                cairn_resp::push_command(&mut self.journal, &[b"SELECT", db.to_string().as_bytes()]);
+                self.journal.extend_from_slice(bytes);
+            }
+        }
+        out
+    }
+
+    /// Runs a command written with blanks between its words; returns its reply, blanks for line ends.
+    pub(crate) fn say(&mut self, words: &str) -> String {
+        let args: Vec<&[u8]> = words.split_whitespace().map(str::as_bytes).collect();
+        String::from_utf8_lossy(&self.run(&args)).replace("\r\n", " ").trim_end().to_owned()
+    }
+
+    /// Checks replies: each line is a command, ` -> `, and its reply.
+    #[track_caller]
+    pub(crate) fn check(&mut self, lines: &str) {
+        for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (words, reply) = line.split_once("->").expect("a command and its reply");
+            assert_eq!(self.say(words), reply.trim(), "{words}");
+        }
+    }
+
+    /// The effects since the last call, blanks between words, one a line; SELECT is left out.
+    pub(crate) fn effects(&mut self) -> String {
+        let lines: Vec<String> = requests(&std::mem::take(&mut self.journal))
+            .iter()
+            .map(|request| {
+                request.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ")
+            })
+            .filter(|line| !line.starts_with("SELECT"))
+            .collect();
+        lines.join("\n")
+    }
+
+    pub(crate) fn speak(&mut self, protocol: Protocol) {
+        self.session.protocol = protocol;
+    }
+
+    /// DEBUG DIGEST over all databases.
+    pub(crate) fn digest(&mut self) -> String {
+        self.say("DEBUG DIGEST")
+    }
+
+    /// What replaying the journal on an empty keyspace gives, at a later time, with another seed.
+    pub(crate) fn replayed(&self) -> Engine {
+        let mut other = Engine::new();
+        (other.now_ms, other.random, other.replaying) = (self.now_ms + 1_000_000_000, 99, true);
+        for request in requests(&self.journal) {
+            let args: Vec<&[u8]> = request.iter().map(Vec::as_slice).collect();
+            let reply = other.run(&args);
+            assert!(!reply.starts_with(b"-"), "{}: {}", args[0].escape_ascii(), reply.escape_ascii());
+        }
+        other
+    }
+}
+
+fn requests(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
+    let (mut parser, mut args) = (Parser::new(cairn_resp::Limits::default()), Args::new());
+    let (mut rest, mut requests) = (bytes, Vec::new());
+    while !rest.is_empty() {
+        match parser.parse(rest, &mut args).expect("the journal holds requests") {
+            Parsed::Request { consumed } => {
+                requests.push(args.slices(rest).iter().map(|arg| arg.to_vec()).collect());
+                rest = &rest[consumed..];
+            }
+            Parsed::Incomplete { .. } => panic!("the journal ends within a request"),
+        }
+    }
+    requests
+}
+
+/// A process around the keyspace that has nothing to say.
+struct Silent;
+
+impl Host for Silent {
+    fn password_required(&self) -> bool {
+        false
+    }
+    fn check_password(&self, _: &[u8], _: &[u8]) -> bool {
+        false
+    }
+    fn config_get(&self, _: &[&[u8]]) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    fn config_set(&self, _: &[(&[u8], &[u8])]) -> Result<(), String> {
+        Ok(())
+    }
+    fn config_rewrite(&self) -> Result<(), String> {
+        Ok(())
+    }
+    fn reset_statistics(&self) {}
+    fn info(&self, _: &[&str], _: &Locked<'_>) -> String {
+        String::new()
+    }
+    fn last_save_unixtime(&self) -> i64 {
+        0
+    }
+    fn start_snapshot(&self, _: SnapshotReason) -> Result<&'static str, String> {
+        Ok("OK")
+    }
+    fn clients(&self, _: Option<&[u64]>) -> String {
+        String::new()
+    }
+    fn kill_clients(&self, _: &ClientFilter) -> usize {
+        0
+    }
+    fn client_named(&self, _: u64, _: &[u8]) {}
+    fn debug_allowed(&self, _: u64) -> bool {
+        true
+    }
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// Random commands: each letter in braces stands for a key of that family, `e` for an element, `n` for a number, `f` for
+/// a score.
+const COMMANDS: &str = "
+SET {x} {e} | SET {x} {e} PX {t} | INCRBY {x} {n} | APPEND {x} {e} | GETDEL {x} | GETEX {x} PX {t} | INCRBYFLOAT {x} 0.1
+DEL {k} {k} | UNLINK {k} | EXPIRE {k} 1 | PEXPIRE {k} {t} | PEXPIRE {k} -1 | PEXPIREAT {k} 99 | PERSIST {k}
+RENAME {k} {k} | RENAMENX {k} {k} | COPY {k} {k} | COPY {k} {k} DB 1 REPLACE | MOVE {k} 2 | SELECT 0 | SELECT 2
+LPUSH {l} {e} {e} | RPUSH {l} {e} {e} {e} | RPUSHX {l} {e} | LPOP {l} | RPOP {l} 2 | LSET {l} {n} {e} | LINSERT {l} AFTER {e} {e}
+LREM {l} {n} {e} | LTRIM {l} 0 -2 | RPOPLPUSH {l} {l} | LMOVE {l} {l} LEFT LEFT | LMPOP 3 {l} {l} {l} RIGHT COUNT 2
+SADD {s} {e} {e} {e} | SREM {s} {e} | SPOP {s} | SPOP {s} 2 | SPOP {s} 50 | SMOVE {s} {s} {e}
+SINTERSTORE {s} {s} {s} | SUNIONSTORE {s} {s} {s} | SDIFFSTORE {s} {s} {s}
+HSET {h} {e} {e} {e} {e} | HSETNX {h} {e} {e} | HDEL {h} {e} {e} | HINCRBY {h} {n} {n} | HINCRBYFLOAT {h} {f} 0.1
+ZADD {z} {f} {e} {f} {e} {f} {e} | ZADD {z} GT CH {f} {e} | ZADD {z} XX INCR {f} {e} | ZINCRBY {z} {f} {e} | ZREM {z} {e} {e}
+ZPOPMIN {z} | ZPOPMAX {z} 2 | ZMPOP 2 {z} {z} MIN COUNT 2 | ZREMRANGEBYRANK {z} 0 0 | ZREMRANGEBYSCORE {z} {f} {f}
+ZRANGESTORE {z} {z} 0 2 | ZUNIONSTORE {z} 3 {z} {z} {s} WEIGHTS {f} {f} {f} | ZINTERSTORE {z} 2 {z} {z} AGGREGATE MAX
+ZDIFFSTORE {z} 2 {z} {z} | GET {k} | EXISTS {k} {k} | TYPE {k} | FLUSHDB";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::next_random;
+
+    /// One of the commands, with its placeholders filled in.
+    fn command(commands: &[&str], state: &mut u64) -> String {
+        let mut below = |bound: u64| next_random(state) % bound;
+        let mut command = commands[below(commands.len() as u64) as usize].to_owned();
+        if command == "FLUSHDB" && below(20) > 0 {
+            command = "PING".to_owned();
+        }
+        while let Some(at) = command.find('{') {
+            let word = match &command[at + 1..at + 2] {
+                "e" if below(30) == 0 => "long".repeat(below(40) as usize + 1),
+                "e" | "n" => (below(25) as i64 - 5).to_string(),
+                "f" => (below(40) as f64 / 8.0 - 2.0).to_string(),
+                "t" => (below(2_000) + 1).to_string(),
+                "k" => format!("{}{}", ["x", "l", "s", "h", "z"][below(5) as usize], below(3)),
+                family => format!("{family}{}", below(3)),
+            };
+            command.replace_range(at..at + 3, &word);
+        }
+        command
+    }
+
+    #[test]
+    fn effects_of_random_commands_replay_to_the_same_data() {
+        let commands: Vec<&str> = COMMANDS.trim().split(['|', '\n']).map(str::trim).collect();
+        for seed in 1..=10u64 {
+            let mut engine = Engine::new();
+            engine.random = seed;
+            // Small enough that values change their encoding within a run.
+            engine.limits = Limits {
+                hash_entries: 6,
+                zset_entries: 6,
+                set_intset_entries: 6,
+                set_listpack_entries: 5,
+                list_listpack_bytes: 64,
+                ..Limits::default()
+            };
+            let mut state = seed;
+            for _ in 0..1_500 {
+                engine.now_ms += (next_random(&mut state) % 20) as i64;
+                engine.say(&command(&commands, &mut state));
+            }
+            assert_eq!(engine.replayed().digest(), engine.digest(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_transaction_replays_as_one_with_what_chance_and_clock_decided() {
+        let mut engine = Engine::new();
+        engine.check("SADD s a b c -> :3\nSET old x PX 5 -> +OK");
+        engine.effects();
+        engine.now_ms += 10;
+        engine.check("MULTI -> +OK\nSPOP s -> +QUEUED\nAPPEND old y -> +QUEUED\nEXPIRE s 1 -> +QUEUED\nEXEC -> *3 $1 b :1 :1");
+        let expected = "MULTI\nSREM s b\nDEL old\nAPPEND old y\nPEXPIREAT s 1700000001010\nEXEC";
+        assert_eq!(engine.effects(), expected);
+    }
+}

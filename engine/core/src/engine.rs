@@ -1,0 +1,422 @@
+//! The engine: one keyspace, its journal and its snapshots.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cairn_commands::{
+    CommandSpec, Decision, Effects, Flags, Job, LockPlan, Lookups, Reply, Session, Tools, decide, expire_shard, run,
+};
+use cairn_format::Lsn;
+use cairn_journal::{Admission, AdmissionWait, Fsync, Poisoned, WaitDurable};
+use cairn_keyspace::types::Limits;
+use cairn_keyspace::{Keyspace, Locked, SHARDS};
+use parking_lot::{Mutex, RwLock};
+
+use crate::catalog::Catalog;
+use crate::error::{OpenError, SaveError};
+use crate::host::EngineHost;
+use crate::log::Log;
+use crate::options::{AutoRewrite, Options, SavePoint};
+use crate::process::Process;
+use crate::recovery::{self, Recovery};
+use crate::snapshots::{self, SnapshotInfo, Snapshots};
+
+/// An open data directory. Clones share it; it closes when the last goes, or by [`Engine::shutdown`].
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) keyspace: Keyspace,
+    pub(crate) log: Log,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) options: Options,
+    pub(crate) settings: Settings,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) statistics: Statistics,
+    pub(crate) recovery: Recovery,
+    next_session: AtomicU64,
+    expire_from: AtomicU64,
+    /// The lock on the directory, for as long as the engine lives.
+    _lock: Box<dyn cairn_disk::LockGuard>,
+}
+
+/// What CONFIG SET may change while the engine runs.
+pub(crate) struct Settings {
+    always: AtomicBool,
+    limits: RwLock<Arc<Limits>>,
+    pub(crate) auto_rewrite: Mutex<AutoRewrite>,
+    pub(crate) save_points: Mutex<Vec<SavePoint>>,
+}
+
+/// Counters of INFO.
+#[derive(Default)]
+pub(crate) struct Statistics {
+    pub(crate) hits: AtomicU64,
+    pub(crate) misses: AtomicU64,
+    pub(crate) expired: AtomicU64,
+    /// Changes since the last snapshot began.
+    pub(crate) dirty: AtomicU64,
+}
+
+impl Statistics {
+    pub(crate) fn reset(&self) {
+        [&self.hits, &self.misses, &self.expired].iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+    }
+
+    fn count(&self, lookups: Lookups) {
+        let add = |counter: &AtomicU64, n: u64| {
+            if n > 0 {
+                counter.fetch_add(n, Ordering::Relaxed);
+            }
+        };
+        add(&self.hits, lookups.hits);
+        add(&self.misses, lookups.misses);
+        add(&self.expired, lookups.expired);
+    }
+}
+
+/// What became of a request.
+pub enum Outcome {
+    /// The reply is in the buffer. It may be sent once the journal is durable up to `hold`.
+    Done {
+        /// The position to wait for; zero for none.
+        hold: Lsn,
+    },
+    /// Nothing was done: the journal has no room yet. Wait, then give the same request again.
+    Wait(AdmissionWait),
+    /// As `Done`; then the connection ends.
+    Close {
+        /// The position to wait for; zero for none.
+        hold: Lsn,
+    },
+    /// Run this by [`Engine::run_job`] where blocking is allowed; then send its reply.
+    Blocking(Job),
+}
+
+/// What became of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobDone {
+    /// The reply is in the buffer.
+    Replied,
+    /// SHUTDOWN went through and everything is on disk: the process may end. There is no reply.
+    Exit,
+}
+
+thread_local! {
+    /// Reused by every command of a thread: its effects, and the state of its random numbers.
+    static SCRATCH: RefCell<(Effects, u64)> = RefCell::new((Effects::default(), seed()));
+}
+
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    // Random members of sets are no secret; without randomness any seed will do.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+impl Engine {
+    /// Opens a data directory: loads its snapshot, replays its journal, and goes on from there.
+    ///
+    /// # Errors
+    /// Anything that is not as it was written; see [`OpenError`]. Nothing is started empty, and nothing overwritten.
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        let keyspace = Keyspace::new(options.databases);
+        let opened = recovery::open(&options, &keyspace)?;
+        let settings = Settings {
+            always: AtomicBool::new(options.append_only && options.fsync == Fsync::Always),
+            limits: RwLock::new(Arc::new(options.limits.clone())),
+            auto_rewrite: Mutex::new(options.auto_rewrite),
+            save_points: Mutex::new(options.save_points.clone()),
+        };
+        Ok(Self(Arc::new(Inner {
+            keyspace,
+            log: opened.log,
+            snapshots: Snapshots::new(opened.snapshot.as_ref()),
+            catalog: opened.catalog,
+            options,
+            settings,
+            statistics: Statistics::default(),
+            recovery: opened.recovery,
+            next_session: AtomicU64::new(1),
+            expire_from: AtomicU64::new(0),
+            _lock: opened.lock,
+        })))
+    }
+
+    /// A new client of this engine.
+    #[must_use]
+    pub fn session(&self, process: &dyn Process) -> Session {
+        Session::new(self.0.next_session.fetch_add(1, Ordering::Relaxed), !process.password_required())
+    }
+
+    /// Ends a client: what it watched is forgotten.
+    pub fn end_session(&self, session: Session) {
+        for watch in session.watches {
+            let hash = self.0.keyspace.hash(&watch.key);
+            self.0.keyspace.lock_one(hash).shard_mut(hash).unwatch(watch.db, &watch.key);
+        }
+    }
+
+    /// Runs one request and writes its reply. Never waits for the disk; what has to wait is in the [`Outcome`].
+    pub fn execute(&self, session: &mut Session, process: &dyn Process, args: &[&[u8]], reply: &mut Reply<'_>) -> Outcome {
+        if args.is_empty() {
+            return Outcome::Done { hold: Lsn::ZERO };
+        }
+        let inner = &*self.0;
+        let host = EngineHost { engine: &self.0, process };
+        let (spec, plan) = match decide(session, &host, args, &inner.keyspace, reply) {
+            Decision::Replied => return Outcome::Done { hold: Lsn::ZERO },
+            Decision::Run(spec, plan) => (spec, plan),
+        };
+        // Asked before the locks: a disk that is full or slow holds up nobody else, and nothing is half done.
+        let permit = match admission_bytes(spec, session, args).and_then(|bytes| inner.log.admit(bytes)) {
+            None => None,
+            Some(Admission::Granted(permit)) => Some(permit),
+            Some(Admission::Wait(wait)) => return Outcome::Wait(wait),
+            Some(Admission::Refused(error)) => {
+                reply.error(&format!("MISCONF {error}"));
+                return Outcome::Done { hold: Lsn::ZERO };
+            }
+        };
+        let (job, hold) = SCRATCH.with_borrow_mut(|(effects, random)| {
+            let mut locked = plan.lock(&inner.keyspace);
+            let limits = inner.settings.limits.read().clone();
+            let tools = Tools { now_ms: now_ms(), limits: &limits, random, replaying: false };
+            effects.clear();
+            let ran = run(spec, args, session, &host, &mut locked, effects, reply.reborrow(), tools);
+            inner.statistics.count(ran.lookups);
+            let written = inner.commit(&mut locked, effects);
+            (ran.job, written.max(inner.hold_for(&locked, &plan)))
+        });
+        drop(permit);
+        match job {
+            Some(job) => Outcome::Blocking(job),
+            None if session.closing => Outcome::Close { hold },
+            None => Outcome::Done { hold },
+        }
+    }
+
+    /// Does what a request left to do; blocks for as long as it takes.
+    pub fn run_job(&self, job: &Job, process: &dyn Process, out: &mut Reply<'_>) -> JobDone {
+        let reply = |out: &mut Reply<'_>, result: Result<(), String>| match result {
+            Ok(()) => out.ok(),
+            Err(text) => out.error(&text),
+        };
+        match job {
+            Job::Save => reply(out, self.snapshot().map(drop).map_err(|error| format!("ERR {error}"))),
+            Job::Reload => reply(out, snapshots::reload(&self.0).map_err(|error| format!("ERR {error}"))),
+            Job::Sleep(seconds) => {
+                let _all = self.0.keyspace.lock_all();
+                // What the command is for: everything stands still for so long.
+                std::thread::sleep(std::time::Duration::from_secs_f64(*seconds));
+                out.ok();
+            }
+            Job::Shutdown { save, force } => match self.shutdown(*save) {
+                Ok(()) => return JobDone::Exit,
+                Err(_) if *force => return JobDone::Exit,
+                Err(text) => {
+                    tracing::error!(error = %text, "SHUTDOWN did not go through");
+                    out.error(&format!("ERR Errors trying to SHUTDOWN: {text}. Check logs."));
+                }
+            },
+        }
+        let _ = process;
+        JobDone::Replied
+    }
+
+    /// Writes a snapshot and waits until it is named by the manifest.
+    ///
+    /// # Errors
+    /// See [`SaveError`]; the snapshot before is untouched.
+    pub fn snapshot(&self) -> Result<SnapshotInfo, SaveError> {
+        snapshots::take(&self.0)
+    }
+
+    /// Up to where the journal is durable.
+    #[inline]
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        self.0.log.durable()
+    }
+
+    /// Resolves when the journal is durable up to `lsn`; on any runtime.
+    ///
+    /// `None` when there is no journal, and so nothing to wait for.
+    #[must_use]
+    pub fn wait_durable(&self, lsn: Lsn) -> Option<WaitDurable> {
+        self.0.log.journal().map(|journal| journal.wait_durable(lsn))
+    }
+
+    /// Waits until the journal is durable up to `lsn`.
+    ///
+    /// # Errors
+    /// When it never will be: the disk failed, and whether the write is there after a restart is unknown.
+    pub fn block_until_durable(&self, lsn: Lsn) -> Result<(), Poisoned> {
+        self.0.log.journal().map_or(Ok(()), |journal| journal.block_until_durable(lsn))
+    }
+
+    /// Lets the journal write what is pending: to be called when no more requests are ready.
+    #[inline]
+    pub fn kick(&self) {
+        if let Some(journal) = self.0.log.journal() {
+            journal.kick();
+        }
+    }
+
+    /// Housekeeping, to be called about ten times a second: removes expired keys, takes snapshots that are due.
+    pub fn tick(&self) {
+        self.0.expire_some();
+        snapshots::start_if_due(&self.0);
+    }
+
+    /// Ends the engine: a snapshot where asked for (`None`: where save points are configured), then the journal is
+    /// flushed, synced and closed.
+    ///
+    /// # Errors
+    /// What did not go through, in words; the engine then still runs.
+    pub fn shutdown(&self, save: Option<bool>) -> Result<(), String> {
+        if save.unwrap_or_else(|| !self.0.settings.save_points.lock().is_empty()) {
+            snapshots::take_after_running(&self.0).map_err(|error| error.to_string())?;
+        } else {
+            self.0.snapshots.cancel();
+        }
+        self.0.log.shutdown().map_err(|error| error.to_string())
+    }
+
+    /// Changes when the journal is synced.
+    pub fn set_fsync(&self, fsync: Fsync) {
+        if let Some(journal) = self.0.log.journal() {
+            journal.set_fsync(fsync);
+            self.0.settings.always.store(fsync == Fsync::Always, Ordering::Release);
+        }
+    }
+
+    /// Changes when small collections change their encoding.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.0.settings.limits.write() = Arc::new(limits);
+    }
+
+    /// Changes when the journal is trimmed by itself.
+    pub fn set_auto_rewrite(&self, auto_rewrite: AutoRewrite) {
+        *self.0.settings.auto_rewrite.lock() = auto_rewrite;
+    }
+
+    /// Changes when a snapshot is taken by itself.
+    pub fn set_save_points(&self, save_points: Vec<SavePoint>) {
+        *self.0.settings.save_points.lock() = save_points;
+    }
+
+    /// What was found when the directory was opened.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.0.recovery
+    }
+}
+
+/// How much room in the journal a request may need; `None` for one that writes nothing.
+fn admission_bytes(spec: &CommandSpec, session: &Session, args: &[&[u8]]) -> Option<usize> {
+    let bytes = |lengths: &mut dyn Iterator<Item = usize>| 64 + lengths.map(|len| len + 16).sum::<usize>();
+    if spec.flags.has(Flags::WRITE) {
+        return Some(bytes(&mut args.iter().map(|arg| arg.len())));
+    }
+    if spec.name != "exec" {
+        return None;
+    }
+    let queue = &session.transaction.as_ref()?.queue;
+    let writes = queue.iter().any(|args| cairn_commands::lookup(&args[0]).is_some_and(|spec| spec.flags.has(Flags::WRITE)));
+    writes.then(|| bytes(&mut queue.iter().flatten().map(Vec::len)))
+}
+
+impl Inner {
+    /// Appends what was done, under the locks it was done under: the journal's order is the commit order.
+    fn commit(&self, locked: &mut Locked<'_>, effects: &mut Effects) -> Lsn {
+        if effects.is_empty() {
+            return Lsn::ZERO;
+        }
+        self.statistics.dirty.fetch_add(effects.changes(), Ordering::Relaxed);
+        let (db, bytes) = effects.finish();
+        let lsn = self.log.append(db, bytes, now_ms());
+        if !self.settings.always.load(Ordering::Acquire) {
+            return Lsn::ZERO;
+        }
+        let durable = self.log.durable();
+        if effects.changed_whole() {
+            (0..SHARDS).for_each(|shard| locked.shard_at_mut(shard).undurable.mark_all(lsn.0));
+        }
+        for hash in effects.changed() {
+            locked.shard_mut(*hash).undurable.mark(hash.0, lsn.0, durable.0);
+        }
+        lsn
+    }
+
+    /// The position that a reply about these keys has to wait for, so that nobody learns of a value that a power cut
+    /// could take away.
+    #[inline]
+    fn hold_for(&self, locked: &Locked<'_>, plan: &LockPlan) -> Lsn {
+        if !self.settings.always.load(Ordering::Acquire) {
+            return Lsn::ZERO;
+        }
+        let durable = self.log.durable().0;
+        match plan {
+            LockPlan::None => Lsn::ZERO,
+            LockPlan::One(hash) => Lsn(locked.shard(*hash).undurable.position_of(hash.0, durable)),
+            LockPlan::Many(hashes) => Lsn(hashes
+                .iter()
+                .map(|hash| locked.shard(*hash).undurable.position_of(hash.0, durable))
+                .max()
+                .unwrap_or(0)),
+            LockPlan::Whole => self.log.end(),
+        }
+    }
+
+    /// Removes keys that have expired: all that are due, but no more than a few hundred of a shard at a time, so that no
+    /// lock is held for long and a burst is spread over the next ticks.
+    fn expire_some(&self) {
+        const MOST_PER_SHARD: usize = 200;
+        const MOST_PER_TICK: usize = 20_000;
+        // Expiry needs no client's leave, but it waits like any write where the journal has no room.
+        let _permit = match self.log.admit(MOST_PER_TICK * 64) {
+            None => None,
+            Some(Admission::Granted(permit)) => Some(permit),
+            Some(_) => return,
+        };
+        let (mut effects, mut random, limits) = (Effects::default(), 0, Limits::default());
+        let start = self.expire_from.load(Ordering::Relaxed) as usize;
+        let mut removed = 0;
+        for offset in 0..SHARDS {
+            let shard = (start + offset) % SHARDS;
+            if removed >= MOST_PER_TICK {
+                // The next tick goes on here, so that no shard starves.
+                self.expire_from.store(shard as u64, Ordering::Relaxed);
+                break;
+            }
+            let mut locked = self.keyspace.lock_shard(shard);
+            for db in 0..self.keyspace.databases() {
+                if locked.shard_at(shard).database(db).expiring() == 0 {
+                    continue;
+                }
+                effects.clear();
+                let tools = Tools { now_ms: now_ms(), limits: &limits, random: &mut random, replaying: false };
+                let count = expire_shard(&mut locked, shard, db, MOST_PER_SHARD, &mut effects, tools);
+                self.commit(&mut locked, &mut effects);
+                self.statistics.expired.fetch_add(count as u64, Ordering::Relaxed);
+                removed += count;
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // An engine that was shut down has nothing left to flush; one that was merely dropped ends as cleanly.
+        if let Err(error) = self.log.shutdown() {
+            tracing::error!(%error, "the journal could not be closed cleanly");
+        }
+    }
+}

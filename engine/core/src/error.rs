@@ -1,0 +1,139 @@
+//! Why an engine does not open, or a snapshot is not written.
+
+use std::io;
+use std::path::PathBuf;
+
+use cairn_journal::JournalError;
+use cairn_seal::SealError;
+use cairn_snapshot::SnapshotError;
+
+/// Why the data in a directory was not opened. Nothing was changed then, and nothing started empty.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has the directory.
+    #[error("{} is locked: another cairn-server runs on this directory; stop it, or give another dir", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Files of data without the manifest that says what they are.
+    #[error(
+        "{} is missing although {orphan} is there: the directory holds data that cannot be trusted without it. \
+         Restore the directory with cairn-restore, or move its files away to start empty",
+        path.display()
+    )]
+    NoManifest {
+        /// Where the manifest should be.
+        path: PathBuf,
+        /// A file that proves there was data.
+        orphan: String,
+    },
+    /// The data uses more databases than are configured.
+    #[error("the data was written with {stored} databases, and only {configured} are configured; set databases {stored}")]
+    FewerDatabases {
+        /// How many the data was written with.
+        stored: u32,
+        /// How many are configured.
+        configured: u16,
+    },
+    /// The key or the manifest is not right.
+    #[error("{}: {source}", path.display())]
+    Seal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SealError,
+    },
+    /// The snapshot cannot be loaded.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A snapshot is not the one the manifest names.
+    #[error(
+        "{} is not the snapshot the manifest names ({what}: expected {expected}, found {found}); \
+         take the directory from a backup with cairn-restore",
+        path.display()
+    )]
+    OtherSnapshot {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What the manifest says.
+        expected: String,
+        /// What the file says.
+        found: String,
+    },
+    /// The journal cannot be replayed, or not be continued.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A record is whole and authentic, and yet this program cannot apply it.
+    #[error("{place}: an effect cannot be replayed: {why}; the program that wrote it may be newer than this one")]
+    Replay {
+        /// File or position in the journal.
+        place: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The disk refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    /// The exit code a program ends with: 1 failed, 11 locked, 12 wrong key, 13 damaged.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Locked { .. } => 11,
+            Self::Seal { source, .. } => seal_exit_code(source),
+            Self::Snapshot(error) if error.is_wrong_key() => 12,
+            Self::Snapshot(error) if error.is_damage() => 13,
+            Self::Journal(error) if error.is_wrong_key() => 12,
+            Self::Journal(error) if error.is_damage() => 13,
+            Self::Snapshot(_) | Self::Journal(_) => 1,
+            Self::NoManifest { .. } | Self::OtherSnapshot { .. } | Self::Replay { .. } => 13,
+            Self::FewerDatabases { .. } | Self::Io { .. } => 1,
+        }
+    }
+}
+
+fn seal_exit_code(error: &SealError) -> i32 {
+    match error {
+        SealError::WrongKey { .. } => 12,
+        SealError::Forged { .. } | SealError::Format(_) => 13,
+        _ => 1,
+    }
+}
+
+/// Why a snapshot was not written. The one before is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// One is being written.
+    #[error("Background save already in progress")]
+    Running,
+    /// The process could not be forked.
+    #[error("fork failed: {0}; the system has no memory or no process left for it")]
+    Fork(io::Error),
+    /// The child that wrote it failed.
+    #[error("the snapshot was not written: {0}")]
+    Child(String),
+    /// The journal behind it never became durable.
+    #[error("the snapshot was written, and the journal up to it is not durable: {0}")]
+    Journal(String),
+    /// The disk refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No key could be drawn.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}

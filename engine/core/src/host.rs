@@ -1,0 +1,60 @@
+//! What commands ask of the engine and the process, answered.
+
+use cairn_commands::{ClientFilter, Host, SnapshotReason};
+use cairn_keyspace::Locked;
+
+use crate::engine::Inner;
+use crate::process::Process;
+use crate::{info, snapshots};
+
+/// The engine and its process as one.
+pub(crate) struct EngineHost<'a> {
+    pub(crate) engine: &'a std::sync::Arc<Inner>,
+    pub(crate) process: &'a dyn Process,
+}
+
+impl Host for EngineHost<'_> {
+    fn password_required(&self) -> bool {
+        self.process.password_required()
+    }
+    fn check_password(&self, user: &[u8], password: &[u8]) -> bool {
+        self.process.check_password(user, password)
+    }
+    fn config_get(&self, patterns: &[&[u8]]) -> Vec<(String, String)> {
+        self.process.config_get(patterns)
+    }
+    fn config_set(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
+        self.process.config_set(pairs)
+    }
+    fn config_rewrite(&self) -> Result<(), String> {
+        self.process.config_rewrite()
+    }
+    fn reset_statistics(&self) {
+        self.engine.statistics.reset();
+        self.process.reset_statistics();
+    }
+    fn info(&self, sections: &[&str], keyspace: &Locked<'_>) -> String {
+        info::render(self.engine, self.process, sections, keyspace)
+    }
+    fn last_save_unixtime(&self) -> i64 {
+        self.engine.snapshots.last_unixtime()
+    }
+    fn start_snapshot(&self, why: SnapshotReason) -> Result<&'static str, String> {
+        snapshots::start(self.engine, why)
+    }
+    fn clients(&self, only: Option<&[u64]>) -> String {
+        self.process.clients(only)
+    }
+    fn kill_clients(&self, filter: &ClientFilter) -> usize {
+        self.process.kill_clients(filter)
+    }
+    fn client_named(&self, id: u64, name: &[u8]) {
+        self.process.client_named(id, name);
+    }
+    fn debug_allowed(&self, session: u64) -> bool {
+        self.process.debug_allowed(session)
+    }
+    fn memory_bytes(&self) -> u64 {
+        self.process.memory_bytes()
+    }
+}

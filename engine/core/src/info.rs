@@ -1,0 +1,127 @@
+//! INFO: what the engine knows, behind what the process knows, section by section.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use cairn_commands::lookup;
+use cairn_keyspace::Locked;
+
+use crate::engine::Inner;
+use crate::process::Process;
+use crate::snapshots::Outcome;
+
+/// Sections in the order INFO shows them, and whether plain INFO does.
+const SECTIONS: &[(&str, bool)] = &[
+    ("server", true),
+    ("clients", true),
+    ("memory", true),
+    ("persistence", true),
+    ("stats", true),
+    ("replication", true),
+    ("cpu", true),
+    ("cluster", true),
+    ("keyspace", true),
+];
+
+pub(crate) fn render(inner: &Inner, process: &dyn Process, wanted: &[&str], keyspace: &Locked<'_>) -> String {
+    let all = wanted.iter().any(|word| matches!(*word, "all" | "everything"));
+    let default = wanted.is_empty() || wanted.contains(&"default");
+    let mut text = String::new();
+    for (section, by_default) in SECTIONS {
+        if !(all || (default && *by_default) || wanted.contains(section)) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str("\r\n");
+        }
+        let (first, rest) = section.split_at(1);
+        let title = if *section == "cpu" { "CPU".to_owned() } else { first.to_uppercase() + rest };
+        line(&mut text, format_args!("# {title}"));
+        for (name, value) in process.info(section) {
+            line(&mut text, format_args!("{name}:{value}"));
+        }
+        match *section {
+            "persistence" => persistence(inner, &mut text),
+            "stats" => stats(inner, &mut text),
+            "replication" => replication(inner, &mut text),
+            "cluster" => line(&mut text, format_args!("cluster_enabled:0")),
+            "keyspace" => databases(inner, keyspace, &mut text),
+            _ => {}
+        }
+    }
+    text
+}
+
+fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
+    write!(text, "{what}\r\n").expect("writing to a String does not fail");
+}
+
+fn persistence(inner: &Inner, text: &mut String) {
+    let snapshots = inner.snapshots.status();
+    let ok = |good: bool| if good { "ok" } else { "err" };
+    line(text, format_args!("loading:0"));
+    line(text, format_args!("async_loading:0"));
+    line(text, format_args!("rdb_changes_since_last_save:{}", inner.statistics.dirty.load(Ordering::Relaxed)));
+    line(text, format_args!("rdb_bgsave_in_progress:{}", u8::from(snapshots.running)));
+    line(text, format_args!("rdb_last_save_time:{}", snapshots.last_unixtime));
+    line(text, format_args!("rdb_last_bgsave_status:{}", ok(!matches!(snapshots.last, Outcome::Failed(_)))));
+    line(text, format_args!("rdb_last_bgsave_time_sec:{}", snapshots.last_seconds.map_or(-1, |s| s as i64)));
+    line(text, format_args!("rdb_current_bgsave_time_sec:{}", snapshots.current_seconds.map_or(-1, |s| s as i64)));
+    line(text, format_args!("rdb_last_cow_size:{}", snapshots.cow_bytes));
+    line(text, format_args!("aof_enabled:{}", u8::from(inner.log.journal().is_some())));
+    line(text, format_args!("aof_rewrite_in_progress:{}", u8::from(snapshots.running)));
+    line(text, format_args!("aof_last_bgrewrite_status:{}", ok(!matches!(snapshots.last, Outcome::Failed(_)))));
+    if let Outcome::Failed(error) = &snapshots.last {
+        line(text, format_args!("cairn_snapshot_last_error:{}", error.replace(['\r', '\n'], " ")));
+    }
+    line(text, format_args!("cairn_snapshot_lsn:{}", inner.catalog.snapshot_lsn()));
+    line(text, format_args!("cairn_snapshot_bytes:{}", snapshots.bytes));
+    line(text, format_args!("cairn_snapshot_entries:{}", snapshots.entries));
+    line(text, format_args!("cairn_snapshot_progress_entries:{}", snapshots.progress_entries));
+    line(text, format_args!("cairn_encrypted:{}", u8::from(inner.options.keyring.is_some())));
+    line(text, format_args!("cairn_lineage:{}", inner.catalog.lineage()));
+    line(text, format_args!("cairn_journal_end_lsn:{}", inner.log.end()));
+    line(text, format_args!("cairn_journal_durable_lsn:{}", inner.log.durable()));
+    let Some(journal) = inner.log.journal() else { return };
+    let status = journal.status();
+    let well = status.poisoned.is_none() && status.disk_full_since_unix_ms.is_none();
+    line(text, format_args!("aof_last_write_status:{}", ok(well)));
+    line(text, format_args!("aof_current_size:{}", inner.journal_bytes()));
+    line(text, format_args!("aof_base_size:{}", snapshots.bytes));
+    line(text, format_args!("aof_buffer_length:{}", status.pending_bytes));
+    line(text, format_args!("cairn_journal_syncs:{}", status.syncs_total));
+    line(text, format_args!("cairn_journal_frames:{}", status.frames_total));
+    line(text, format_args!("cairn_journal_last_sync_us:{}", status.sync_micros_last));
+    line(text, format_args!("cairn_journal_oldest_unsynced_ms:{}", status.oldest_unsynced_ms.unwrap_or(0)));
+    if let Some(since) = status.disk_full_since_unix_ms {
+        line(text, format_args!("cairn_journal_disk_full_since:{}", since / 1000));
+    }
+    if let Some(reason) = status.poisoned {
+        line(text, format_args!("cairn_journal_stopped:{}", reason.replace(['\r', '\n'], " ")));
+    }
+}
+
+fn stats(inner: &Inner, text: &mut String) {
+    let statistics = &inner.statistics;
+    line(text, format_args!("keyspace_hits:{}", statistics.hits.load(Ordering::Relaxed)));
+    line(text, format_args!("keyspace_misses:{}", statistics.misses.load(Ordering::Relaxed)));
+    line(text, format_args!("expired_keys:{}", statistics.expired.load(Ordering::Relaxed)));
+    line(text, format_args!("latest_fork_usec:{}", inner.snapshots.status().fork_micros));
+}
+
+fn replication(inner: &Inner, text: &mut String) {
+    line(text, format_args!("role:master"));
+    line(text, format_args!("connected_slaves:0"));
+    line(text, format_args!("master_replid:{}00000000", inner.catalog.lineage()));
+    line(text, format_args!("master_repl_offset:{}", inner.log.end()));
+}
+
+fn databases(inner: &Inner, keyspace: &Locked<'_>, text: &mut String) {
+    debug_assert!(lookup(b"info").is_some_and(|spec| spec.keys == cairn_commands::Keys::Whole));
+    for db in 0..inner.keyspace.databases() {
+        let keys = keyspace.len(db);
+        if keys > 0 {
+            line(text, format_args!("db{db}:keys={keys},expires={},avg_ttl=0", keyspace.expiring(db)));
+        }
+    }
+}

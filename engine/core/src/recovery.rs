@@ -1,0 +1,213 @@
+//! From a data directory to a keyspace: lock, manifest, snapshot, journal, and a journal that goes on.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use cairn_commands::Replayer;
+use cairn_disk::LockGuard;
+use cairn_format::Lsn;
+use cairn_format::manifest::{Manifest, SnapshotEntry};
+use cairn_journal::{Cut, Journal, Resume, ScanError, scan};
+use cairn_keyspace::types::Limits;
+use cairn_keyspace::{Entry, Keyspace, Locked};
+use cairn_snapshot::{Block, Container, LoadError};
+
+use crate::catalog::Catalog;
+use crate::error::OpenError;
+use crate::log::Log;
+use crate::options::Options;
+
+/// What was found when a directory was opened.
+#[derive(Clone, Debug, Default)]
+pub struct Recovery {
+    /// The directory held no data.
+    pub fresh: bool,
+    /// Keys that the snapshot held.
+    pub snapshot_entries: u64,
+    /// The position of the snapshot; zero without one.
+    pub snapshot_lsn: Lsn,
+    /// Effects that were replayed from the journal.
+    pub replayed: u64,
+    /// Where the data ends.
+    pub end: Lsn,
+    /// What was cut from the journal's end because it had never been finished.
+    pub cut: Option<Cut>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl std::fmt::Display for Recovery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.fresh {
+            return f.write_str("the directory held no data");
+        }
+        let Self { snapshot_entries, snapshot_lsn, replayed, end, .. } = self;
+        let ms = self.duration.as_millis();
+        write!(
+            f,
+            "{snapshot_entries} keys from the snapshot at LSN {snapshot_lsn}, {replayed} effects replayed to LSN {end}, in {ms} ms"
+        )?;
+        if let Some(cut) = &self.cut {
+            write!(f, "; {} unfinished bytes cut behind LSN {}", cut.bytes, cut.from)?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) struct Opened {
+    pub(crate) lock: Box<dyn LockGuard>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) log: Log,
+    pub(crate) snapshot: Option<SnapshotEntry>,
+    pub(crate) recovery: Recovery,
+}
+
+pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, OpenError> {
+    let started = Instant::now();
+    let dir = &options.dir;
+    let io = |source| OpenError::Io { path: dir.clone(), source };
+    options.disk.create_dir_all(dir).map_err(io)?;
+    let lock_path = dir.join("lock");
+    let lock = options.disk.lock(&lock_path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::WouldBlock => OpenError::Locked { path: lock_path },
+        _ => OpenError::Io { path: lock_path, source },
+    })?;
+    let (catalog, found) = Catalog::open(options.disk.clone(), dir, options.keyring.clone(), options.databases)?;
+    let catalog = Arc::new(catalog);
+    let manifest = catalog.manifest();
+    let mut recovery = Recovery { fresh: !found, ..Recovery::default() };
+    if let Some(entry) = &manifest.snapshot {
+        load_snapshot(options, keyspace, &manifest, entry)?;
+        recovery.snapshot_entries = entry.entries;
+        recovery.snapshot_lsn = entry.lsn;
+    }
+    let resume = replay(options, keyspace, &manifest, &mut recovery)?;
+    recovery.end = resume.end();
+    let epoch = catalog.begin_epoch().map_err(io)?;
+    let log = if options.append_only {
+        let journal = cairn_journal::Options {
+            dir: dir.clone(),
+            disk: options.disk.clone(),
+            keyring: options.keyring.clone(),
+            fsync: options.fsync,
+            segment_bytes: options.segment_bytes,
+            lineage: manifest.lineage,
+            epoch,
+            queue_bytes_max: 64 * 1024 * 1024,
+        };
+        Log::Journal(Journal::start(journal, resume, catalog.clone())?)
+    } else {
+        Log::Counted(AtomicU64::new(recovery.end.0))
+    };
+    recovery.duration = started.elapsed();
+    Ok(Opened { lock, catalog, log, snapshot: manifest.snapshot, recovery })
+}
+
+fn load_snapshot(
+    options: &Options,
+    keyspace: &Keyspace,
+    manifest: &Manifest,
+    entry: &SnapshotEntry,
+) -> Result<(), OpenError> {
+    let path = options.dir.join(&entry.name);
+    let container = Container::open(&*options.disk, &path, options.keyring.as_deref())?;
+    let differs = |what, expected: &dyn ToString, found: &dyn ToString| OpenError::OtherSnapshot {
+        path: path.clone(),
+        what,
+        expected: expected.to_string(),
+        found: found.to_string(),
+    };
+    let identity = container.identity();
+    if identity.file_id != entry.file_id {
+        return Err(differs("file id", &entry.file_id, &identity.file_id));
+    }
+    if identity.lineage != manifest.lineage {
+        return Err(differs("lineage", &manifest.lineage, &identity.lineage));
+    }
+    if container.lsn() != entry.lsn {
+        return Err(differs("LSN", &entry.lsn, &container.lsn()));
+    }
+    let load = |block: Block<'_>| {
+        load_block(keyspace, &options.limits, block.database, block.raw)
+            .map_err(|why| OpenError::Replay { place: format!("{}: offset {}", path.display(), block.offset), why })
+    };
+    container.load_parallel(options.threads, &load).map_err(|error| match error {
+        LoadError::Snapshot(error) => error.into(),
+        LoadError::Sink(error) => error,
+    })
+}
+
+/// Puts a block's entries into the keyspace, which nobody else uses yet but other threads that load.
+fn load_block(keyspace: &Keyspace, limits: &Limits, db: u32, raw: &[u8]) -> Result<(), String> {
+    let db = database(keyspace, db)?;
+    Entry::load_all(raw, limits, |entry| {
+        let hash = keyspace.hash(entry.key());
+        keyspace.lock_one(hash).shard_mut(hash).database_mut(db).insert(hash.0, entry, |key| keyspace.hash(key).0);
+    })
+    .map(drop)
+    .map_err(|error| error.to_string())
+}
+
+/// As [`load_block`], where all shards are held already.
+pub(crate) fn load_into(locked: &mut Locked<'_>, limits: &Limits, db: u32, raw: &[u8]) -> Result<(), String> {
+    let keyspace = locked.keyspace();
+    let db = database(keyspace, db)?;
+    Entry::load_all(raw, limits, |entry| {
+        let hash = keyspace.hash(entry.key());
+        locked.shard_mut(hash).database_mut(db).insert(hash.0, entry, |key| keyspace.hash(key).0);
+    })
+    .map(drop)
+    .map_err(|error| error.to_string())
+}
+
+fn database(keyspace: &Keyspace, db: u32) -> Result<u16, String> {
+    u16::try_from(db)
+        .ok()
+        .filter(|db| *db < keyspace.databases())
+        .ok_or_else(|| format!("it belongs to database {db}, and there are {}", keyspace.databases()))
+}
+
+/// Replays the journal behind the snapshot and says where it goes on.
+fn replay(options: &Options, keyspace: &Keyspace, manifest: &Manifest, recovery: &mut Recovery) -> Result<Resume, OpenError> {
+    let from = recovery.snapshot_lsn;
+    if manifest.segments.is_empty() {
+        return Ok(Resume::at(from));
+    }
+    let mut replayer = Replayer::new(keyspace, &options.limits);
+    let report = scan(
+        &*options.disk,
+        &options.dir,
+        &manifest.segments,
+        from,
+        from,
+        options.keyring.as_deref(),
+        &mut |bytes: &[u8], first: Lsn, db: u32| {
+            let db = u16::try_from(db).map_err(|_| (first, format!("there is no database {db}")))?;
+            replayer.feed(bytes, db).map_err(|why| (first, why))
+        },
+    )
+    .map_err(|error| match error {
+        ScanError::Journal(error) => OpenError::Journal(error),
+        ScanError::Sink((lsn, why)) => OpenError::Replay { place: format!("the journal at LSN {lsn}"), why },
+    })?;
+    if !replayer.is_complete() {
+        return Err(OpenError::Replay {
+            place: format!("the journal at LSN {}", report.end),
+            why: "it ends within an effect although the commit is marked as whole".to_owned(),
+        });
+    }
+    if let Some(cut) = &report.cut {
+        tracing::warn!(
+            file = %cut.file.display(),
+            offset = cut.offset,
+            bytes = cut.bytes,
+            from = cut.from.0,
+            to = cut.to.0,
+            "the journal's end had not been written whole and was cut; none of it had been acknowledged as durable"
+        );
+    }
+    recovery.replayed = replayer.commands;
+    recovery.cut = report.cut;
+    Ok(report.resume)
+}

@@ -1,0 +1,459 @@
+//! Snapshots: one cut of all data, written by a forked child while the server goes on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use cairn_commands::SnapshotReason;
+use cairn_format::header::{Body, Identity, KeySlot, Magic, SnapshotBody};
+use cairn_format::manifest::SnapshotEntry;
+use cairn_format::{FileId, Lsn};
+use cairn_keyspace::{Locked, SHARDS, Shard};
+use cairn_snapshot::{
+    BlockWriter, Child, ChildError, Container, LEVEL_DEFAULT, Progress, SnapshotError, Source, Summary, WriteParams,
+    fork_writer, free_name, write_container,
+};
+use cairn_seal::DataKey;
+use parking_lot::{Condvar, Mutex};
+
+use crate::engine::{Inner, now_ms};
+use crate::error::{OpenError, SaveError};
+use crate::recovery::load_into;
+
+/// A child that does nothing for so long, not even report that it lives, is ended.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// A file's key and its wrapping.
+type FileKey = Option<(DataKey, KeySlot)>;
+
+/// A snapshot that was written and is named by the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// The file.
+    pub path: PathBuf,
+    /// It holds the effects below this position.
+    pub lsn: Lsn,
+    /// How many keys it holds.
+    pub entries: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// How long the fork held up every command, in microseconds.
+    pub fork_micros: u64,
+    /// How long it took in all.
+    pub duration: Duration,
+}
+
+/// How the last snapshot went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    #[default]
+    None,
+    Written,
+    Failed(String),
+}
+
+/// What INFO shows of snapshots.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Status {
+    pub(crate) running: bool,
+    pub(crate) last: Outcome,
+    pub(crate) last_unixtime: i64,
+    pub(crate) last_seconds: Option<u64>,
+    pub(crate) current_seconds: Option<u64>,
+    pub(crate) cow_bytes: u64,
+    pub(crate) fork_micros: u64,
+    pub(crate) bytes: u64,
+    pub(crate) entries: u64,
+    pub(crate) progress_entries: u64,
+}
+
+#[derive(Default)]
+struct State {
+    status: Status,
+    started: Option<Instant>,
+    /// Of a failure, so that a full disk is not tried again at once.
+    failed: Option<Instant>,
+    /// Another one is wanted as soon as the running one ends.
+    scheduled: bool,
+    child: Option<Arc<Child>>,
+}
+
+/// At most one snapshot at a time.
+pub(crate) struct Snapshots {
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+impl Snapshots {
+    pub(crate) fn new(loaded: Option<&SnapshotEntry>) -> Self {
+        let mut state = State::default();
+        // As in Redis: what was there at the start counts as saved at the start.
+        state.status.last_unixtime = unixtime();
+        if let Some(loaded) = loaded {
+            (state.status.bytes, state.status.entries) = (loaded.bytes, loaded.entries);
+        }
+        Self { state: Mutex::new(state), ended: Condvar::new() }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let state = self.state.lock();
+        let current_seconds = state.started.map(|started| started.elapsed().as_secs());
+        Status { current_seconds, ..state.status.clone() }
+    }
+
+    pub(crate) fn last_unixtime(&self) -> i64 {
+        self.state.lock().status.last_unixtime
+    }
+
+    fn begin(&self) -> Result<(), SaveError> {
+        let mut state = self.state.lock();
+        if state.status.running {
+            return Err(SaveError::Running);
+        }
+        state.status.running = true;
+        state.status.progress_entries = 0;
+        state.started = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Notes how a snapshot went; whether another one is wanted.
+    fn end(&self, result: &Result<SnapshotInfo, SaveError>) -> bool {
+        let mut state = self.state.lock();
+        let started = state.started.take();
+        state.child = None;
+        state.status.running = false;
+        state.status.last_seconds = started.map(|started| started.elapsed().as_secs());
+        match result {
+            Ok(info) => {
+                state.failed = None;
+                state.status.last = Outcome::Written;
+                state.status.last_unixtime = unixtime();
+                (state.status.bytes, state.status.entries) = (info.bytes, info.entries);
+            }
+            Err(error) => {
+                state.failed = Some(Instant::now());
+                state.status.last = Outcome::Failed(error.to_string());
+            }
+        }
+        self.ended.notify_all();
+        std::mem::take(&mut state.scheduled) && result.is_ok()
+    }
+
+    /// Ends the child that writes, if there is one.
+    pub(crate) fn cancel(&self) {
+        let mut state = self.state.lock();
+        if let Some(child) = &state.child {
+            child.kill();
+        }
+        while state.status.running {
+            self.ended.wait(&mut state);
+        }
+    }
+}
+
+fn unixtime() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}
+
+/// Takes a snapshot and waits for it.
+pub(crate) fn take(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
+    inner.snapshots.begin()?;
+    run(inner)
+}
+
+/// Takes a snapshot when the running one, if one runs, has ended.
+pub(crate) fn take_after_running(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
+    loop {
+        match take(inner) {
+            Err(SaveError::Running) => {
+                let mut state = inner.snapshots.state.lock();
+                while state.status.running {
+                    inner.snapshots.ended.wait(&mut state);
+                }
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Starts a snapshot in the background; the reply, or the error as a reply.
+pub(crate) fn start(inner: &Arc<Inner>, why: SnapshotReason) -> Result<&'static str, String> {
+    if inner.snapshots.begin().is_err() {
+        if why == SnapshotReason::BgSave {
+            return Err("ERR Background save already in progress".to_owned());
+        }
+        inner.snapshots.state.lock().scheduled = true;
+        return Ok(match why {
+            SnapshotReason::Rewrite => "Background append only file rewriting scheduled",
+            _ => "Background saving scheduled",
+        });
+    }
+    let engine = Arc::clone(inner);
+    let spawned = std::thread::Builder::new().name("cairn-snapshot".to_owned()).spawn(move || run_in_background(&engine));
+    match spawned {
+        Ok(_) if why == SnapshotReason::Rewrite => Ok("Background append only file rewriting started"),
+        Ok(_) => Ok("Background saving started"),
+        Err(error) => {
+            let error = SaveError::Fork(error);
+            let text = format!("ERR {error}");
+            inner.snapshots.end(&Err(error));
+            Err(text)
+        }
+    }
+}
+
+fn run_in_background(inner: &Arc<Inner>) {
+    // A failure is noted in INFO and logged by `run`; there is nobody else to tell.
+    let _ = run(inner);
+}
+
+/// Starts a snapshot when a save point or the journal's growth asks for one.
+pub(crate) fn start_if_due(inner: &Arc<Inner>) {
+    /// As in Redis: after a failure the next try waits, so that a full disk is not hammered.
+    const AFTER_FAILURE: Duration = Duration::from_secs(5);
+    {
+        let state = inner.snapshots.state.lock();
+        if state.status.running || state.failed.is_some_and(|at| at.elapsed() < AFTER_FAILURE) {
+            return;
+        }
+    }
+    let dirty = inner.statistics.dirty.load(Ordering::Relaxed);
+    let age = unixtime().saturating_sub(inner.snapshots.last_unixtime()).max(0) as u64;
+    let due = inner.settings.save_points.lock().iter().any(|point| dirty >= point.changes && age > point.seconds);
+    if due {
+        // Only a running one could refuse, and then it is done already.
+        let _ = start(inner, SnapshotReason::BgSave);
+    } else if journal_outgrown(inner) {
+        let _ = start(inner, SnapshotReason::Rewrite);
+    }
+}
+
+fn journal_outgrown(inner: &Inner) -> bool {
+    let rewrite = *inner.settings.auto_rewrite.lock();
+    if inner.log.journal().is_none() || rewrite.percentage == 0 {
+        return false;
+    }
+    let base = inner.snapshots.state.lock().status.bytes;
+    let current = inner.journal_bytes();
+    let growth = current.saturating_sub(base);
+    current >= rewrite.min_bytes && u128::from(growth) * 100 >= u128::from(base.max(1)) * u128::from(rewrite.percentage)
+}
+
+impl Inner {
+    /// Bytes of the snapshot and of the effects since: what a log that is rewritten would hold.
+    pub(crate) fn journal_bytes(&self) -> u64 {
+        let since = self.log.end().0.saturating_sub(self.catalog.snapshot_lsn().0);
+        self.snapshots.state.lock().status.bytes + since
+    }
+}
+
+/// Writes a snapshot that `begin` has announced, and another one if that was asked for meanwhile.
+fn run(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
+    loop {
+        let result = write(inner);
+        match &result {
+            Ok(info) => tracing::info!(
+                lsn = info.lsn.0,
+                entries = info.entries,
+                bytes = info.bytes,
+                fork_us = info.fork_micros,
+                duration_ms = info.duration.as_millis() as u64,
+                "snapshot written"
+            ),
+            Err(error) => tracing::error!(%error, "the snapshot failed; the one before stays"),
+        }
+        if !(inner.snapshots.end(&result) && inner.snapshots.begin().is_ok()) {
+            return result;
+        }
+    }
+}
+
+/// Everything about the file that must be drawn before the fork, since the child shares its randomness with the parent.
+struct Target {
+    params: WriteParams,
+    name: String,
+    file_id: FileId,
+}
+
+fn target(inner: &Inner, lsn: Lsn, name: String, file_id: FileId, key: FileKey) -> Target {
+    let dir = &inner.options.dir;
+    let identity = Identity {
+        magic: Magic::Snapshot,
+        encrypted: key.is_some(),
+        file_id,
+        lineage: inner.catalog.lineage(),
+        created_unix_ms: now_ms() as u64,
+        body: Body::Snapshot(SnapshotBody { lsn }),
+    };
+    let params = WriteParams {
+        path_tmp: dir.join(format!("{name}.tmp")),
+        path_final: dir.join(&name),
+        identity,
+        key,
+        threads: inner.options.threads,
+        level: LEVEL_DEFAULT,
+    };
+    Target { params, name, file_id }
+}
+
+fn draw_key(inner: &Inner) -> Result<(FileId, FileKey), SaveError> {
+    let file_id = cairn_seal::new_file_id()?;
+    let key = match &inner.options.keyring {
+        None => None,
+        Some(keyring) => {
+            let key = cairn_seal::new_data_key()?;
+            let slot = cairn_seal::wrap(keyring, Magic::Snapshot, file_id, &key, 1)?;
+            Some((key, slot))
+        }
+    };
+    Ok((file_id, key))
+}
+
+fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
+    let started = Instant::now();
+    let (file_id, key) = draw_key(inner)?;
+    let (target, child, dirty, fork_micros) = {
+        let locked = inner.keyspace.lock_all();
+        let lsn = inner.log.rotate();
+        let dirty = inner.statistics.dirty.load(Ordering::Relaxed);
+        let target = target(inner, lsn, name(inner, lsn)?, file_id, key);
+        // Forked while every shard is locked, so that the child holds exactly the state at that position.
+        let source = Shards::of(inner, &locked);
+        let child = fork_writer(&*inner.options.disk, &target.params, &source).map_err(SaveError::Fork)?;
+        let fork_micros = child.fork_time().as_micros() as u64;
+        (target, Arc::new(child), dirty, fork_micros)
+    };
+    {
+        let mut state = inner.snapshots.state.lock();
+        state.child = Some(child.clone());
+        state.status.fork_micros = fork_micros;
+    }
+    let summary = wait_for(inner, &child, &target)?;
+    install(inner, &target, &summary)?;
+    inner.statistics.dirty.fetch_sub(dirty, Ordering::Relaxed);
+    Ok(info(&target, &summary, fork_micros, started.elapsed()))
+}
+
+fn info(target: &Target, summary: &Summary, fork_micros: u64, duration: Duration) -> SnapshotInfo {
+    SnapshotInfo {
+        path: target.params.path_final.clone(),
+        lsn: lsn_of(&target.params),
+        entries: summary.entries,
+        bytes: summary.bytes,
+        fork_micros,
+        duration,
+    }
+}
+
+fn lsn_of(params: &WriteParams) -> Lsn {
+    match &params.identity.body {
+        Body::Snapshot(body) => body.lsn,
+        Body::Journal(body) => body.first_lsn,
+    }
+}
+
+/// A name of its own: two snapshots at one position are two files, and the manifest names the one until it names the other.
+fn name(inner: &Inner, lsn: Lsn) -> Result<String, SaveError> {
+    let dir = &inner.options.dir;
+    free_name(&*inner.options.disk, dir, lsn).map_err(|source| SaveError::Io { path: dir.clone(), source })
+}
+
+fn wait_for(inner: &Inner, child: &Child, target: &Target) -> Result<Summary, SaveError> {
+    let result = child.wait_summary(STALL_LIMIT, &mut |progress: Progress| {
+        let copied = child.copied_bytes();
+        let mut state = inner.snapshots.state.lock();
+        state.status.progress_entries = progress.entries;
+        state.status.cow_bytes = copied.unwrap_or(state.status.cow_bytes);
+    });
+    let failure = match result {
+        Ok(summary) => return Ok(summary),
+        Err(ChildError::Reported { message }) => message,
+        Err(error) => error.to_string(),
+    };
+    // A child that ended by itself has removed its file; one that was killed could not.
+    let tmp = &target.params.path_tmp;
+    if inner.options.disk.exists(tmp).unwrap_or(false)
+        && let Err(error) = inner.options.disk.remove(tmp)
+    {
+        tracing::warn!(file = %tmp.display(), %error, "an unfinished snapshot could not be removed; the next start will");
+    }
+    Err(SaveError::Child(failure))
+}
+
+/// Names the snapshot in the manifest, once the journal up to it is durable.
+fn install(inner: &Inner, target: &Target, summary: &Summary) -> Result<(), SaveError> {
+    let lsn = lsn_of(&target.params);
+    if let Some(journal) = inner.log.journal() {
+        journal.sync();
+        journal.block_until_durable(lsn).map_err(|error| SaveError::Journal(error.to_string()))?;
+    }
+    let entry = SnapshotEntry {
+        name: target.name.clone(),
+        file_id: target.file_id,
+        lsn,
+        bytes: summary.bytes,
+        entries: summary.entries,
+    };
+    inner
+        .catalog
+        .snapshot_installed(entry)
+        .map_err(|source| SaveError::Io { path: inner.options.dir.join(crate::catalog::MANIFEST), source })
+}
+
+/// The keyspace as a snapshot sees it: a part is what one shard holds of one database.
+struct Shards<'a> {
+    shards: Vec<&'a Shard>,
+    /// Those that hold keys.
+    databases: Vec<u16>,
+}
+
+impl<'a> Shards<'a> {
+    fn of(inner: &Inner, locked: &'a Locked<'_>) -> Self {
+        let databases = (0..inner.keyspace.databases()).filter(|db| !locked.is_empty(*db)).collect();
+        Self { shards: locked.all_shards(), databases }
+    }
+}
+
+impl Source for Shards<'_> {
+    fn partitions(&self) -> usize {
+        SHARDS * self.databases.len()
+    }
+
+    fn encode(&self, partition: usize, out: &mut BlockWriter<'_>) -> Result<(), SnapshotError> {
+        let db = self.databases[partition / SHARDS];
+        let shard = self.shards[partition % SHARDS];
+        shard.database(db).iter().try_for_each(|entry| out.entry(u32::from(db), |raw| entry.store(raw)))
+    }
+}
+
+/// DEBUG RELOAD: writes all data and loads it again, while everything stands still.
+pub(crate) fn reload(inner: &Inner) -> Result<(), String> {
+    inner.snapshots.begin().map_err(|error| error.to_string())?;
+    let result = write_and_load(inner);
+    let text = result.as_ref().err().map(ToString::to_string);
+    inner.snapshots.end(&result.map_err(|error| SaveError::Child(error.to_string())));
+    text.map_or(Ok(()), Err)
+}
+
+fn write_and_load(inner: &Inner) -> Result<SnapshotInfo, Box<dyn std::error::Error>> {
+    let started = Instant::now();
+    let (file_id, key) = draw_key(inner)?;
+    let mut locked = inner.keyspace.lock_all();
+    let lsn = inner.log.rotate();
+    let target = target(inner, lsn, name(inner, lsn)?, file_id, key);
+    let summary = write_container(&*inner.options.disk, &target.params, &Shards::of(inner, &locked), &|_| {})?;
+    install(inner, &target, &summary)?;
+    inner.statistics.dirty.store(0, Ordering::Relaxed);
+    let path = &target.params.path_final;
+    let container = Container::open(&*inner.options.disk, path, inner.options.keyring.as_deref())?;
+    for db in 0..inner.keyspace.databases() {
+        locked.flush(db);
+    }
+    for (number, block) in container.index().blocks.iter().enumerate() {
+        let raw = container.read_block(number)?;
+        load_into(&mut locked, &inner.options.limits, block.header.database, &raw)
+            .map_err(|why| OpenError::Replay { place: path.display().to_string(), why })?;
+    }
+    Ok(info(&target, &summary, 0, started.elapsed()))
+}

@@ -1,0 +1,379 @@
+//! One key and its value in one allocation.
+//!
+//! ```text
+//! header 8 B | expiry i64, if it expires | Object, if not a short string | key length u32, if > 65,535 | key | short string
+//! ```
+//!
+//! The header holds flags (8 bits), an access clock (24 bits), and the lengths of key and short string (16 bits each).
+//! A string up to [`INLINE_MAX`] bytes lies behind its key; anything else is an [`Object`] in front of it. Which parts
+//! are there follows from the flags alone, so the size of the allocation needs no field of its own.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
+use std::ptr::{self, NonNull};
+
+use crate::types::Object;
+
+/// The longest string, in bytes, that lies in the entry itself; longer ones are an [`Object::Str`].
+pub const INLINE_MAX: usize = 4096;
+
+const EXPIRES: u8 = 1;
+const OBJECT: u8 = 2;
+const LONG_KEY: u8 = 4;
+
+const OBJECT_BYTES: usize = size_of::<Object>();
+const _: () = assert!(align_of::<Object>() <= align_of::<u64>() && INLINE_MAX <= u16::MAX as usize);
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Header {
+    flags: u8,
+    clock: [u8; 3],
+    key_len: u16,
+    value_len: u16,
+}
+
+/// An owned key with its value and, when it has one, its expiry. One pointer wide.
+pub struct Entry(NonNull<Header>);
+
+// SAFETY: an Entry owns its allocation alone, and what lies in it (bytes, an i64, an Object) may move between threads.
+unsafe impl Send for Entry {}
+// SAFETY: a shared Entry gives out only shared references to bytes and to an Object, which is itself Sync.
+unsafe impl Sync for Entry {}
+
+/// A value as a reader sees it; a string looks the same wherever it lies.
+#[derive(Clone, Copy)]
+pub enum Value<'a> {
+    /// A string's bytes.
+    Str(&'a [u8]),
+    /// A collection; never [`Object::Str`].
+    Object(&'a Object),
+}
+
+impl Entry {
+    /// An entry with a string value.
+    #[must_use]
+    pub fn string(key: &[u8], value: &[u8], expire_at_ms: Option<i64>) -> Self {
+        if value.len() <= INLINE_MAX {
+            Self::build(key, None, value, expire_at_ms)
+        } else {
+            Self::build(key, Some(Object::Str(value.to_vec())), &[], expire_at_ms)
+        }
+    }
+
+    /// An entry with any value. A short [`Object::Str`] is stored in line.
+    #[must_use]
+    pub fn object(key: &[u8], object: Object, expire_at_ms: Option<i64>) -> Self {
+        match object {
+            Object::Str(bytes) if bytes.len() <= INLINE_MAX => Self::build(key, None, &bytes, expire_at_ms),
+            object => Self::build(key, Some(object), &[], expire_at_ms),
+        }
+    }
+
+    fn build(key: &[u8], object: Option<Object>, value: &[u8], expire_at_ms: Option<i64>) -> Self {
+        let long_key = key.len() > usize::from(u16::MAX);
+        let mut flags = 0;
+        flags |= if expire_at_ms.is_some() { EXPIRES } else { 0 };
+        flags |= if object.is_some() { OBJECT } else { 0 };
+        flags |= if long_key { LONG_KEY } else { 0 };
+        let header = Header {
+            flags,
+            clock: [0; 3],
+            key_len: if long_key { 0 } else { key.len() as u16 },
+            value_len: value.len() as u16,
+        };
+        let key_at = key_offset(flags);
+        let layout = layout_of(key_at + key.len() + value.len());
+        // SAFETY: the layout is never of size zero: it holds at least the header.
+        let raw = unsafe { alloc(layout) };
+        let Some(base) = NonNull::new(raw) else { handle_alloc_error(layout) };
+        // SAFETY: every write lies inside the fresh allocation, whose size was computed from the same parts in the same
+        // order; header, expiry and object sit at offsets that are multiples of 8, as the layout's alignment is.
+        unsafe {
+            base.cast::<Header>().write(header);
+            if let Some(at) = expire_at_ms {
+                base.add(8).cast::<i64>().write(at);
+            }
+            if let Some(object) = object {
+                base.add(object_offset(flags)).cast::<Object>().write(object);
+            }
+            if long_key {
+                let len = u32::try_from(key.len()).expect("the wire codec bounds a key to 512 MiB");
+                base.add(key_at - 4).cast::<u32>().write_unaligned(len);
+            }
+            ptr::copy_nonoverlapping(key.as_ptr(), base.add(key_at).as_ptr(), key.len());
+            ptr::copy_nonoverlapping(value.as_ptr(), base.add(key_at + key.len()).as_ptr(), value.len());
+        }
+        Self(base.cast())
+    }
+
+    #[inline]
+    fn header(&self) -> Header {
+        // SAFETY: the pointer is to a live allocation that begins with an initialised Header.
+        unsafe { *self.0.as_ptr() }
+    }
+
+    #[inline]
+    fn base(&self) -> *mut u8 {
+        self.0.as_ptr().cast()
+    }
+
+    #[inline]
+    fn key_len(&self) -> usize {
+        let header = self.header();
+        if header.flags & LONG_KEY == 0 {
+            return usize::from(header.key_len);
+        }
+        // SAFETY: LONG_KEY says that a u32 with the key's length lies right before the key.
+        unsafe { self.base().add(key_offset(header.flags) - 4).cast::<u32>().read_unaligned() as usize }
+    }
+
+    fn total_bytes(&self) -> usize {
+        let header = self.header();
+        key_offset(header.flags) + self.key_len() + usize::from(header.value_len)
+    }
+
+    /// The key.
+    #[inline]
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        // SAFETY: key_len bytes of the key lie at key_offset for as long as self lives.
+        unsafe { std::slice::from_raw_parts(self.base().add(key_offset(self.header().flags)), self.key_len()) }
+    }
+
+    /// When the key expires, in milliseconds since the Unix epoch.
+    #[inline]
+    #[must_use]
+    pub fn expire_at_ms(&self) -> Option<i64> {
+        if self.header().flags & EXPIRES == 0 {
+            return None;
+        }
+        // SAFETY: EXPIRES says that an aligned i64 lies behind the header.
+        Some(unsafe { *self.base().add(8).cast::<i64>() })
+    }
+
+    /// The value.
+    #[inline]
+    #[must_use]
+    pub fn value(&self) -> Value<'_> {
+        match self.object_ref() {
+            None => Value::Str(self.inline_bytes()),
+            Some(Object::Str(bytes)) => Value::Str(bytes),
+            Some(object) => Value::Object(object),
+        }
+    }
+
+    /// The string's bytes, or `None` when the value is a collection.
+    #[inline]
+    #[must_use]
+    pub fn as_str(&self) -> Option<&[u8]> {
+        match self.value() {
+            Value::Str(bytes) => Some(bytes),
+            Value::Object(_) => None,
+        }
+    }
+
+    /// The collection, or `None` when the value is a string.
+    #[must_use]
+    pub fn as_object_mut(&mut self) -> Option<&mut Object> {
+        match self.object_ptr() {
+            // SAFETY: the object is initialised and self is borrowed mutably for as long as the reference lives.
+            Some(object) => match unsafe { &mut *object } {
+                Object::Str(_) => None,
+                object => Some(object),
+            },
+            None => None,
+        }
+    }
+
+    fn object_ptr(&self) -> Option<*mut Object> {
+        let flags = self.header().flags;
+        // SAFETY: OBJECT says that an initialised Object lies at this offset, inside the allocation.
+        (flags & OBJECT != 0).then(|| unsafe { self.base().add(object_offset(flags)).cast::<Object>() })
+    }
+
+    fn object_ref(&self) -> Option<&Object> {
+        // SAFETY: as for object_ptr; self is borrowed for as long as the reference lives.
+        self.object_ptr().map(|object| unsafe { &*object })
+    }
+
+    fn inline_bytes(&self) -> &[u8] {
+        let header = self.header();
+        let at = key_offset(header.flags) + self.key_len();
+        // SAFETY: value_len bytes of the short string lie behind the key for as long as self lives.
+        unsafe { std::slice::from_raw_parts(self.base().add(at), usize::from(header.value_len)) }
+    }
+
+    /// Replaces the value by a string; the expiry stays as it is.
+    pub fn set_string(&mut self, value: &[u8]) {
+        let header = self.header();
+        if header.flags & OBJECT != 0 || value.len() > INLINE_MAX {
+            let replacement = Self::string(self.key(), value, self.expire_at_ms());
+            self.replace_with(replacement);
+            return;
+        }
+        let at = key_offset(header.flags) + self.key_len();
+        if value.len() != usize::from(header.value_len) {
+            self.resize(at + value.len());
+            // SAFETY: the header is initialised and self is borrowed mutably.
+            unsafe { (*self.0.as_ptr()).value_len = value.len() as u16 };
+        }
+        // SAFETY: the allocation now holds value.len() bytes behind the key; value cannot overlap it, since self is
+        // borrowed mutably.
+        unsafe { ptr::copy_nonoverlapping(value.as_ptr(), self.base().add(at), value.len()) };
+    }
+
+    /// Lets `edit` change the string in place; does nothing and returns `None` when the value is a collection.
+    pub fn edit_string<R>(&mut self, edit: impl FnOnce(&mut Vec<u8>) -> R) -> Option<R> {
+        if let Some(object) = self.object_ptr() {
+            // SAFETY: the object is initialised and self is borrowed mutably.
+            return match unsafe { &mut *object } {
+                Object::Str(bytes) => Some(edit(bytes)),
+                _ => None,
+            };
+        }
+        let mut bytes = self.inline_bytes().to_vec();
+        let result = edit(&mut bytes);
+        if bytes.len() <= INLINE_MAX {
+            self.set_string(&bytes);
+        } else {
+            let replacement = Self::build(self.key(), Some(Object::Str(bytes)), &[], self.expire_at_ms());
+            self.replace_with(replacement);
+        }
+        Some(result)
+    }
+
+    /// Sets or clears the expiry. Only the table may call this: it keeps the index of expiries in step.
+    pub(crate) fn set_expire_at_ms(&mut self, at: Option<i64>) {
+        match (self.expire_at_ms().is_some(), at) {
+            // SAFETY: EXPIRES is set, so the aligned i64 behind the header is initialised; self is borrowed mutably.
+            (true, Some(at)) => unsafe { self.base().add(8).cast::<i64>().write(at) },
+            (false, None) => {}
+            _ => {
+                let object = self.take_object();
+                let replacement = Self::build(self.key(), object, self.inline_bytes(), at);
+                let clock = self.header().clock;
+                self.replace_with(replacement);
+                // SAFETY: the header is initialised and self is borrowed mutably.
+                unsafe { (*self.0.as_ptr()).clock = clock };
+            }
+        }
+    }
+
+    /// Takes the value out, for a rename or a move to another database.
+    #[must_use]
+    pub fn into_object(mut self) -> Object {
+        match self.take_object() {
+            Some(object) => object,
+            None => Object::Str(self.inline_bytes().to_vec()),
+        }
+    }
+
+    /// Moves the object out and leaves an empty string object in its place, so that dropping stays sound.
+    fn take_object(&mut self) -> Option<Object> {
+        self.object_ptr().map(|object| {
+            // SAFETY: the object is initialised and self is borrowed mutably; the replacement is a valid Object.
+            unsafe { ptr::replace(object, Object::Str(Vec::new())) }
+        })
+    }
+
+    fn replace_with(&mut self, replacement: Self) {
+        *self = replacement;
+    }
+
+    fn resize(&mut self, bytes: usize) {
+        let old = layout_of(self.total_bytes());
+        // SAFETY: the allocation was made with exactly `old`; the new size is at least a header and, both lengths being
+        // bounded by the wire codec, below isize::MAX.
+        let raw = unsafe { realloc(self.base(), old, bytes) };
+        let Some(base) = NonNull::new(raw) else { handle_alloc_error(layout_of(bytes)) };
+        self.0 = base.cast();
+    }
+
+    /// The bytes this entry takes in its own allocation (what an object points to is not counted).
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        self.total_bytes()
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let layout = layout_of(self.total_bytes());
+        // SAFETY: the object, when there is one, is dropped once; the allocation was made with exactly this layout.
+        unsafe {
+            if let Some(object) = self.object_ptr() {
+                ptr::drop_in_place(object);
+            }
+            dealloc(self.base(), layout);
+        }
+    }
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Keys and values are user data and never printed.
+        f.debug_struct("Entry").field("bytes", &self.total_bytes()).finish_non_exhaustive()
+    }
+}
+
+#[inline]
+const fn object_offset(flags: u8) -> usize {
+    if flags & EXPIRES == 0 { 8 } else { 16 }
+}
+
+#[inline]
+const fn key_offset(flags: u8) -> usize {
+    let mut at = object_offset(flags);
+    if flags & OBJECT != 0 {
+        at += OBJECT_BYTES;
+    }
+    if flags & LONG_KEY != 0 {
+        at += 4;
+    }
+    at
+}
+
+#[inline]
+fn layout_of(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes, align_of::<u64>()).expect("lengths are bounded by the wire codec")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_string_keeps_key_value_and_expiry_through_changes() {
+        let mut entry = Entry::string(b"key", b"value", None);
+        assert_eq!((entry.key(), entry.as_str(), entry.expire_at_ms()), (&b"key"[..], Some(&b"value"[..]), None));
+        entry.set_expire_at_ms(Some(42));
+        assert_eq!((entry.key(), entry.as_str(), entry.expire_at_ms()), (&b"key"[..], Some(&b"value"[..]), Some(42)));
+        entry.set_string(b"a longer value than before");
+        assert_eq!(entry.as_str(), Some(&b"a longer value than before"[..]));
+        entry.set_string(b"");
+        assert_eq!((entry.key(), entry.as_str(), entry.expire_at_ms()), (&b"key"[..], Some(&b""[..]), Some(42)));
+        entry.set_expire_at_ms(None);
+        assert_eq!((entry.key(), entry.as_str(), entry.expire_at_ms()), (&b"key"[..], Some(&b""[..]), None));
+    }
+
+    #[test]
+    fn a_string_crosses_the_inline_limit_both_ways() {
+        let mut entry = Entry::string(b"k", &[7; INLINE_MAX], Some(1));
+        entry.edit_string(|bytes| bytes.push(8));
+        assert_eq!(entry.as_str().map(<[u8]>::len), Some(INLINE_MAX + 1));
+        assert!(entry.as_object_mut().is_none(), "a long string is no collection");
+        entry.edit_string(|bytes| bytes.push(9));
+        entry.set_string(b"short");
+        assert_eq!((entry.as_str(), entry.expire_at_ms()), (Some(&b"short"[..]), Some(1)));
+    }
+
+    #[test]
+    fn a_long_key_and_an_object_survive_a_change_of_expiry() {
+        let key = vec![b'k'; 70_000];
+        let mut entry = Entry::object(&key, Object::Str(vec![1; 10_000]), None);
+        entry.set_expire_at_ms(Some(-1));
+        assert_eq!((entry.key(), entry.as_str().map(<[u8]>::len), entry.expire_at_ms()), (&key[..], Some(10_000), Some(-1)));
+        assert!(matches!(entry.into_object(), Object::Str(bytes) if bytes.len() == 10_000));
+    }
+}

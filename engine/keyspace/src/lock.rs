@@ -1,0 +1,200 @@
+//! Shards that one command, or one transaction, holds.
+
+use parking_lot::MutexGuard;
+
+use crate::shard::Shard;
+use crate::{KeyHash, Keyspace, SHARDS};
+
+/// Shards locked together. Reaching for a shard that is not held is a bug in a command's key specification.
+pub struct Locked<'k> {
+    keyspace: &'k Keyspace,
+    guards: Guards<'k>,
+}
+
+enum Guards<'k> {
+    None,
+    One(usize, MutexGuard<'k, Shard>),
+    /// Ascending by shard.
+    Many(Vec<(usize, MutexGuard<'k, Shard>)>),
+    All(Vec<MutexGuard<'k, Shard>>),
+}
+
+impl<'k> Locked<'k> {
+    pub(crate) fn none(keyspace: &'k Keyspace) -> Self {
+        Self { keyspace, guards: Guards::None }
+    }
+
+    pub(crate) fn one(keyspace: &'k Keyspace, shard: usize) -> Self {
+        Self { keyspace, guards: Guards::One(shard, keyspace.shards[shard].0.lock()) }
+    }
+
+    pub(crate) fn many(keyspace: &'k Keyspace, shards: impl Iterator<Item = usize>) -> Self {
+        let mut shards: Vec<usize> = shards.collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let guards = match shards[..] {
+            [] => Guards::None,
+            [shard] => Guards::One(shard, keyspace.shards[shard].0.lock()),
+            _ => Guards::Many(shards.into_iter().map(|shard| (shard, keyspace.shards[shard].0.lock())).collect()),
+        };
+        Self { keyspace, guards }
+    }
+
+    pub(crate) fn all(keyspace: &'k Keyspace) -> Self {
+        Self { keyspace, guards: Guards::All(keyspace.shards.iter().map(|shard| shard.0.lock()).collect()) }
+    }
+
+    /// The keyspace these shards belong to.
+    #[must_use]
+    pub fn keyspace(&self) -> &'k Keyspace {
+        self.keyspace
+    }
+
+    /// The shard of a key.
+    #[inline]
+    #[must_use]
+    pub fn shard(&self, hash: KeyHash) -> &Shard {
+        self.shard_at(hash.shard())
+    }
+
+    /// The shard of a key, to change it.
+    #[inline]
+    pub fn shard_mut(&mut self, hash: KeyHash) -> &mut Shard {
+        self.shard_at_mut(hash.shard())
+    }
+
+    /// A shard by number.
+    ///
+    /// # Panics
+    /// When it is not held.
+    #[inline]
+    #[must_use]
+    pub fn shard_at(&self, shard: usize) -> &Shard {
+        match &self.guards {
+            Guards::One(held, guard) if *held == shard => guard,
+            Guards::Many(guards) => &guards[position(guards, shard)].1,
+            Guards::All(guards) => &guards[shard],
+            _ => not_held(shard),
+        }
+    }
+
+    /// A shard by number, to change it.
+    ///
+    /// # Panics
+    /// When it is not held.
+    #[inline]
+    pub fn shard_at_mut(&mut self, shard: usize) -> &mut Shard {
+        match &mut self.guards {
+            Guards::One(held, guard) if *held == shard => guard,
+            Guards::Many(guards) => {
+                let at = position(guards, shard);
+                &mut guards[at].1
+            }
+            Guards::All(guards) => &mut guards[shard],
+            _ => not_held(shard),
+        }
+    }
+
+    /// Whether every shard is held.
+    #[must_use]
+    pub fn holds_all(&self) -> bool {
+        matches!(self.guards, Guards::All(_))
+    }
+
+    /// Every shard, ascending, when all are held: what a snapshot reads.
+    ///
+    /// # Panics
+    /// When not all are held.
+    #[must_use]
+    pub fn all_shards(&self) -> Vec<&Shard> {
+        assert!(self.holds_all(), "a command that looks at the whole keyspace must say so in its key specification");
+        (0..SHARDS).map(|shard| self.shard_at(shard)).collect()
+    }
+
+    /// How many keys a database has, expired ones not yet removed included.
+    ///
+    /// # Panics
+    /// When not all shards are held.
+    #[must_use]
+    pub fn len(&self, db: u16) -> usize {
+        self.all_shards().iter().map(|shard| shard.database(db).len()).sum()
+    }
+
+    /// Whether a database has no key.
+    ///
+    /// # Panics
+    /// When not all shards are held.
+    #[must_use]
+    pub fn is_empty(&self, db: u16) -> bool {
+        self.len(db) == 0
+    }
+
+    /// How many keys of a database have an expiry.
+    ///
+    /// # Panics
+    /// When not all shards are held.
+    #[must_use]
+    pub fn expiring(&self, db: u16) -> usize {
+        self.all_shards().iter().map(|shard| shard.database(db).expiring()).sum()
+    }
+
+    /// Removes every key of a database; returns how many there were.
+    ///
+    /// # Panics
+    /// When not all shards are held.
+    pub fn flush(&mut self, db: u16) -> usize {
+        let removed = self.len(db);
+        let keyspace = self.keyspace;
+        for shard in 0..SHARDS {
+            let shard = self.shard_at_mut(shard);
+            shard.touch_all(db, |key| keyspace.hash(key).0);
+            *shard.database_mut(db) = crate::Database::default();
+        }
+        removed
+    }
+
+    /// Visits some keys of a database from `cursor` on and returns the next cursor, 0 at the end. The cursor holds the
+    /// shard in its lowest eight bits and the place within that shard's table above them.
+    ///
+    /// # Panics
+    /// When not all shards are held.
+    pub fn scan(&self, db: u16, cursor: u64, mut visit: impl FnMut(&crate::Entry)) -> u64 {
+        let shard = cursor as usize % SHARDS;
+        let inner = self.shard_at(shard).database(db).scan(cursor / SHARDS as u64, &mut visit);
+        match inner {
+            0 if shard + 1 == SHARDS => 0,
+            0 => shard as u64 + 1,
+            inner => inner.wrapping_mul(SHARDS as u64) | shard as u64,
+        }
+    }
+
+    /// A key chosen at random from a database.
+    ///
+    /// # Panics
+    /// When not all shards are held.
+    pub fn sample(&self, db: u16, random: &mut impl FnMut() -> u64) -> Option<&crate::Entry> {
+        let total = self.len(db) as u64;
+        if total == 0 {
+            return None;
+        }
+        let mut at = (random() % total) as usize;
+        for shard in self.all_shards() {
+            let database = shard.database(db);
+            if at < database.len() {
+                return database.sample(&mut *random);
+            }
+            at -= database.len();
+        }
+        None
+    }
+}
+
+#[inline]
+fn position(guards: &[(usize, MutexGuard<'_, Shard>)], shard: usize) -> usize {
+    guards.binary_search_by_key(&shard, |(held, _)| *held).unwrap_or_else(|_| not_held(shard))
+}
+
+#[cold]
+fn not_held(shard: usize) -> ! {
+    panic!("shard {shard} is not held: the command's key specification does not name all the keys it touches")
+}
