@@ -106,7 +106,8 @@ impl<'a, 'k> Data<'a, 'k> {
     #[inline]
     fn expire(&mut self, db: u16, key: &[u8]) -> KeyHash {
         let hash = self.hash(key);
-        let expired = self.locked.shard(hash).database(db).get(hash.0, key).is_some_and(|entry| self.is_expired(entry));
+        let expired =
+            self.locked.shard(hash).database(db).get(hash.0, key).is_some_and(|entry| self.is_expired(entry));
         if expired {
             self.remove_expired(db, hash, key);
         }
@@ -126,7 +127,9 @@ impl<'a, 'k> Data<'a, 'k> {
     pub(crate) fn expire_next(&mut self, shard: usize, db: u16) -> bool {
         let keyspace = self.keyspace();
         let database = self.locked.shard_at(shard).database(db);
-        let Some(entry) = database.next_expired(self.now_ms, |key| keyspace.hash(key).0) else { return false };
+        let Some(entry) = database.next_expired(self.now_ms, |key| keyspace.hash(key).0) else {
+            return false;
+        };
         let key = entry.key().to_vec();
         self.remove_expired(db, keyspace.hash(&key), &key);
         true

@@ -30,7 +30,9 @@ static INDEX: LazyLock<Index> = LazyLock::new(|| {
     let mut by_name = hashbrown::HashTable::with_capacity(specs.len() * 2);
     for spec in &specs {
         assert!(spec.name.len() <= NAME_MAX, "a name longer than look-ups allow: {}", spec.name);
-        by_name.insert_unique(hasher.hash_one(spec.name.as_bytes()), *spec, |spec| hasher.hash_one(spec.name.as_bytes()));
+        by_name.insert_unique(hasher.hash_one(spec.name.as_bytes()), *spec, |spec| {
+            hasher.hash_one(spec.name.as_bytes())
+        });
     }
     Index { specs, by_name, hasher }
 });
@@ -123,17 +125,29 @@ impl LockPlan {
 
 /// Looks a request up and checks what can be checked before it runs; in a transaction, queues it.
 #[inline]
-pub fn decide(session: &mut Session, host: &dyn Host, args: &[&[u8]], keyspace: &Keyspace, reply: &mut Reply<'_>) -> Decision {
+pub fn decide(
+    session: &mut Session,
+    host: &dyn Host,
+    args: &[&[u8]],
+    keyspace: &Keyspace,
+    reply: &mut Reply<'_>,
+) -> Decision {
     let refusal = match lookup(args[0]) {
         None => unknown(args),
         Some(spec) if !spec.arity.allows(args.len()) => CommandError::WrongArity(Cow::Borrowed(spec.name)),
-        Some(spec) if !session.authenticated && !spec.flags.has(Flags::NO_AUTH) && host.password_required() => {
+        Some(spec)
+            if !session.authenticated && !spec.flags.has(Flags::NO_AUTH) && host.password_required() =>
+        {
             CommandError::other("NOAUTH Authentication required.")
         }
         Some(spec) => match &mut session.transaction {
-            None if spec.ends_watches() => return Decision::Run(spec, LockPlan::of_session(session, keyspace)),
+            None if spec.ends_watches() => {
+                return Decision::Run(spec, LockPlan::of_session(session, keyspace));
+            }
             None => return Decision::Run(spec, LockPlan::of(spec, args, keyspace)),
-            Some(_) if spec.runs_at_once() => return Decision::Run(spec, LockPlan::of_session(session, keyspace)),
+            Some(_) if spec.runs_at_once() => {
+                return Decision::Run(spec, LockPlan::of_session(session, keyspace));
+            }
             Some(_) if spec.flags.has(Flags::NO_MULTI) => {
                 CommandError::other("ERR Command not allowed inside a transaction")
             }
@@ -218,7 +232,14 @@ pub fn run(
 }
 
 /// Removes up to `most` expired keys of one shard; returns how many.
-pub fn expire_shard(locked: &mut Locked<'_>, shard: usize, db: u16, most: usize, effects: &mut Effects, tools: Tools<'_>) -> usize {
+pub fn expire_shard(
+    locked: &mut Locked<'_>,
+    shard: usize,
+    db: u16,
+    most: usize,
+    effects: &mut Effects,
+    tools: Tools<'_>,
+) -> usize {
     let mut data = Data::new(locked, effects, db, tools.now_ms, tools.limits, false, tools.random);
     (0..most).take_while(|_| data.expire_next(shard, db)).count()
 }

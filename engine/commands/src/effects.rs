@@ -27,7 +27,8 @@ impl Effects {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.changed.clear();
-        (self.count, self.db, self.whole, self.explicit, self.dirty, self.changes) = (0, None, false, false, false, 0);
+        (self.count, self.db, self.whole, self.explicit, self.dirty, self.changes) =
+            (0, None, false, false, false, 0);
     }
 
     pub(crate) fn begin_command(&mut self) {
@@ -74,7 +75,9 @@ impl Effects {
     fn push(&mut self, db: u16, args: &[&[u8]]) {
         match self.db {
             None => self.first_db = db,
-            Some(current) if current != db => push_command(&mut self.bytes, &[b"SELECT", db.to_string().as_bytes()]),
+            Some(current) if current != db => {
+                push_command(&mut self.bytes, &[b"SELECT", db.to_string().as_bytes()])
+            }
             Some(_) => {}
         }
         self.db = Some(db);

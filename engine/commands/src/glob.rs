@@ -90,7 +90,11 @@ mod tests {
             ("[a", "a", true),
             ("user:*", "user:1", true),
         ] {
-            assert_eq!(glob_matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} against {text}");
+            assert_eq!(
+                glob_matches(pattern.as_bytes(), text.as_bytes()),
+                expected,
+                "{pattern} against {text}"
+            );
         }
     }
 

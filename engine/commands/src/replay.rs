@@ -103,7 +103,9 @@ impl<'a> Replayer<'a> {
         let reply = Reply::new(&mut self.reply, Protocol::Resp2);
         let ran = run(spec, args, &mut self.session, &NoHost, &mut locked, &mut self.effects, reply, tools);
         match (self.reply.first(), ran.job) {
-            (Some(b'-'), _) => Err(format!("'{}' answered {}", name(), String::from_utf8_lossy(&self.reply).trim())),
+            (Some(b'-'), _) => {
+                Err(format!("'{}' answered {}", name(), String::from_utf8_lossy(&self.reply).trim()))
+            }
             (_, Some(_)) => Err(format!("'{}' is no effect", name())),
             _ => Ok(()),
         }

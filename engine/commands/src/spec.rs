@@ -284,8 +284,15 @@ mod tests {
         assert_eq!(indexes(Keys::one(1), &["get", "a"]), [1]);
         assert_eq!(indexes(Keys::every(1, -1, 2), &["mset", "a", "1", "b", "2"]), [1, 3]);
         assert_eq!(indexes(Keys::every(1, -2, 1), &["blpop", "a", "b", "0"]), [1, 2]);
-        assert_eq!(indexes(Keys::destination_and_counted(1, 2), &["zunionstore", "d", "2", "a", "b", "weights"]), [1, 3, 4]);
-        assert_eq!(indexes(Keys::counted(1), &["zunion", "99", "a"]), [2], "keys that are not there are left out");
+        assert_eq!(
+            indexes(Keys::destination_and_counted(1, 2), &["zunionstore", "d", "2", "a", "b", "weights"]),
+            [1, 3, 4]
+        );
+        assert_eq!(
+            indexes(Keys::counted(1), &["zunion", "99", "a"]),
+            [2],
+            "keys that are not there are left out"
+        );
         assert_eq!(indexes(Keys::counted(1), &["zunion", "-3", "a"]), [0usize; 0]);
         assert_eq!(indexes(Keys::one(1), &["get"]), [0usize; 0]);
     }

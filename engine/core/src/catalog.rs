@@ -24,9 +24,7 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// Reads the manifest of a directory; `None` where the directory provably holds no data.
-    ///
-    /// Names that the manifest does not hold are leftovers of a crash between two steps, and are removed.
+    /// Reads the manifest of a directory; also whether there was one. Without one the directory provably holds no data.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -54,9 +52,7 @@ impl Catalog {
             }
             empty_manifest(databases).map_err(|source| OpenError::Seal { path: path.clone(), source })?
         };
-        let catalog = Self { disk, dir: dir.to_owned(), keyring, manifest: Mutex::new(manifest) };
-        catalog.remove_leftovers(&names);
-        Ok((catalog, found))
+        Ok((Self { disk, dir: dir.to_owned(), keyring, manifest: Mutex::new(manifest) }, found))
     }
 
     pub(crate) fn manifest(&self) -> Manifest {
@@ -91,7 +87,8 @@ impl Catalog {
         self.write(&mut next)?;
         *manifest = next;
         drop(manifest);
-        for name in old.into_iter().map(|old| old.name).chain(trimmed.into_iter().map(|segment| segment.name)) {
+        for name in old.into_iter().map(|old| old.name).chain(trimmed.into_iter().map(|segment| segment.name))
+        {
             self.remove(&name);
         }
         Ok(())
@@ -104,16 +101,21 @@ impl Catalog {
         }
     }
 
-    fn remove_leftovers(&self, names: &[String]) {
+    /// Removes files that the manifest does not name: leftovers of a crash between two steps. To be called when all
+    /// that it does name has been read, so that nothing goes while anything is in doubt.
+    pub(crate) fn remove_leftovers(&self) -> io::Result<()> {
+        let names: Vec<String> = self.disk.list(&self.dir)?.into_iter().map(|entry| entry.name).collect();
         let manifest = self.manifest.lock().clone();
         let named = |name: &str| {
             manifest.snapshot.as_ref().is_some_and(|snapshot| snapshot.name == name)
                 || manifest.segments.iter().any(|segment| segment.name == name)
         };
-        for name in names.iter().filter(|name| name.ends_with(".tmp") || (is_data_file(name) && !named(name))) {
+        for name in names.iter().filter(|name| name.ends_with(".tmp") || (is_data_file(name) && !named(name)))
+        {
             tracing::info!(file = %name, "removing a leftover that the manifest does not name");
             self.remove(name);
         }
+        Ok(())
     }
 
     /// The lineage that the data belongs to.

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_commands::{
-    CommandSpec, Decision, Effects, Flags, Job, LockPlan, Lookups, Reply, Session, Tools, decide, expire_shard, run,
+    CommandSpec, Decision, Effects, Flags, Job, LockPlan, Lookups, Reply, Session, Tools, decide,
+    expire_shard, run,
 };
 use cairn_format::Lsn;
 use cairn_journal::{Admission, AdmissionWait, Fsync, Poisoned, WaitDurable};
@@ -62,7 +63,9 @@ pub(crate) struct Statistics {
 
 impl Statistics {
     pub(crate) fn reset(&self) {
-        [&self.hits, &self.misses, &self.expired].iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+        [&self.hits, &self.misses, &self.expired]
+            .iter()
+            .for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 
     fn count(&self, lookups: Lookups) {
@@ -164,7 +167,13 @@ impl Engine {
     }
 
     /// Runs one request and writes its reply. Never waits for the disk; what has to wait is in the [`Outcome`].
-    pub fn execute(&self, session: &mut Session, process: &dyn Process, args: &[&[u8]], reply: &mut Reply<'_>) -> Outcome {
+    pub fn execute(
+        &self,
+        session: &mut Session,
+        process: &dyn Process,
+        args: &[&[u8]],
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
         if args.is_empty() {
             return Outcome::Done { hold: Lsn::ZERO };
         }
@@ -329,7 +338,9 @@ fn admission_bytes(spec: &CommandSpec, session: &Session, args: &[&[u8]]) -> Opt
         return None;
     }
     let queue = &session.transaction.as_ref()?.queue;
-    let writes = queue.iter().any(|args| cairn_commands::lookup(&args[0]).is_some_and(|spec| spec.flags.has(Flags::WRITE)));
+    let writes = queue
+        .iter()
+        .any(|args| cairn_commands::lookup(&args[0]).is_some_and(|spec| spec.flags.has(Flags::WRITE)));
     writes.then(|| bytes(&mut queue.iter().flatten().map(Vec::len)))
 }
 
@@ -402,7 +413,8 @@ impl Inner {
                     continue;
                 }
                 effects.clear();
-                let tools = Tools { now_ms: now_ms(), limits: &limits, random: &mut random, replaying: false };
+                let tools =
+                    Tools { now_ms: now_ms(), limits: &limits, random: &mut random, replaying: false };
                 let count = expire_shard(&mut locked, shard, db, MOST_PER_SHARD, &mut effects, tools);
                 self.commit(&mut locked, &mut effects);
                 self.statistics.expired.fetch_add(count as u64, Ordering::Relaxed);

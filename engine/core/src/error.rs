@@ -29,7 +29,9 @@ pub enum OpenError {
         orphan: String,
     },
     /// The data uses more databases than are configured.
-    #[error("the data was written with {stored} databases, and only {configured} are configured; set databases {stored}")]
+    #[error(
+        "the data was written with {stored} databases, and only {configured} are configured; set databases {stored}"
+    )]
     FewerDatabases {
         /// How many the data was written with.
         stored: u32,
@@ -67,7 +69,9 @@ pub enum OpenError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// A record is whole and authentic, and yet this program cannot apply it.
-    #[error("{place}: an effect cannot be replayed: {why}; the program that wrote it may be newer than this one")]
+    #[error(
+        "{place}: an effect cannot be replayed: {why}; the program that wrote it may be newer than this one"
+    )]
     Replay {
         /// File or position in the journal.
         place: String,

@@ -61,16 +61,25 @@ fn persistence(inner: &Inner, text: &mut String) {
     let ok = |good: bool| if good { "ok" } else { "err" };
     line(text, format_args!("loading:0"));
     line(text, format_args!("async_loading:0"));
-    line(text, format_args!("rdb_changes_since_last_save:{}", inner.statistics.dirty.load(Ordering::Relaxed)));
+    line(
+        text,
+        format_args!("rdb_changes_since_last_save:{}", inner.statistics.dirty.load(Ordering::Relaxed)),
+    );
     line(text, format_args!("rdb_bgsave_in_progress:{}", u8::from(snapshots.running)));
     line(text, format_args!("rdb_last_save_time:{}", snapshots.last_unixtime));
     line(text, format_args!("rdb_last_bgsave_status:{}", ok(!matches!(snapshots.last, Outcome::Failed(_)))));
     line(text, format_args!("rdb_last_bgsave_time_sec:{}", snapshots.last_seconds.map_or(-1, |s| s as i64)));
-    line(text, format_args!("rdb_current_bgsave_time_sec:{}", snapshots.current_seconds.map_or(-1, |s| s as i64)));
+    line(
+        text,
+        format_args!("rdb_current_bgsave_time_sec:{}", snapshots.current_seconds.map_or(-1, |s| s as i64)),
+    );
     line(text, format_args!("rdb_last_cow_size:{}", snapshots.cow_bytes));
     line(text, format_args!("aof_enabled:{}", u8::from(inner.log.journal().is_some())));
     line(text, format_args!("aof_rewrite_in_progress:{}", u8::from(snapshots.running)));
-    line(text, format_args!("aof_last_bgrewrite_status:{}", ok(!matches!(snapshots.last, Outcome::Failed(_)))));
+    line(
+        text,
+        format_args!("aof_last_bgrewrite_status:{}", ok(!matches!(snapshots.last, Outcome::Failed(_)))),
+    );
     if let Outcome::Failed(error) = &snapshots.last {
         line(text, format_args!("cairn_snapshot_last_error:{}", error.replace(['\r', '\n'], " ")));
     }

@@ -73,7 +73,8 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
         std::io::ErrorKind::WouldBlock => OpenError::Locked { path: lock_path },
         _ => OpenError::Io { path: lock_path, source },
     })?;
-    let (catalog, found) = Catalog::open(options.disk.clone(), dir, options.keyring.clone(), options.databases)?;
+    let (catalog, found) =
+        Catalog::open(options.disk.clone(), dir, options.keyring.clone(), options.databases)?;
     let catalog = Arc::new(catalog);
     let manifest = catalog.manifest();
     let mut recovery = Recovery { fresh: !found, ..Recovery::default() };
@@ -84,6 +85,7 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
     }
     let resume = replay(options, keyspace, &manifest, &mut recovery)?;
     recovery.end = resume.end();
+    catalog.remove_leftovers().map_err(io)?;
     let epoch = catalog.begin_epoch().map_err(io)?;
     let log = if options.append_only {
         let journal = cairn_journal::Options {
@@ -129,8 +131,10 @@ fn load_snapshot(
         return Err(differs("LSN", &entry.lsn, &container.lsn()));
     }
     let load = |block: Block<'_>| {
-        load_block(keyspace, &options.limits, block.database, block.raw)
-            .map_err(|why| OpenError::Replay { place: format!("{}: offset {}", path.display(), block.offset), why })
+        load_block(keyspace, &options.limits, block.database, block.raw).map_err(|why| OpenError::Replay {
+            place: format!("{}: offset {}", path.display(), block.offset),
+            why,
+        })
     };
     container.load_parallel(options.threads, &load).map_err(|error| match error {
         LoadError::Snapshot(error) => error.into(),
@@ -143,7 +147,11 @@ fn load_block(keyspace: &Keyspace, limits: &Limits, db: u32, raw: &[u8]) -> Resu
     let db = database(keyspace, db)?;
     Entry::load_all(raw, limits, |entry| {
         let hash = keyspace.hash(entry.key());
-        keyspace.lock_one(hash).shard_mut(hash).database_mut(db).insert(hash.0, entry, |key| keyspace.hash(key).0);
+        keyspace
+            .lock_one(hash)
+            .shard_mut(hash)
+            .database_mut(db)
+            .insert(hash.0, entry, |key| keyspace.hash(key).0);
     })
     .map(drop)
     .map_err(|error| error.to_string())
@@ -169,7 +177,12 @@ fn database(keyspace: &Keyspace, db: u32) -> Result<u16, String> {
 }
 
 /// Replays the journal behind the snapshot and says where it goes on.
-fn replay(options: &Options, keyspace: &Keyspace, manifest: &Manifest, recovery: &mut Recovery) -> Result<Resume, OpenError> {
+fn replay(
+    options: &Options,
+    keyspace: &Keyspace,
+    manifest: &Manifest,
+    recovery: &mut Recovery,
+) -> Result<Resume, OpenError> {
     let from = recovery.snapshot_lsn;
     if manifest.segments.is_empty() {
         return Ok(Resume::at(from));

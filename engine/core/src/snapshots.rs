@@ -6,15 +6,16 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cairn_commands::SnapshotReason;
+use cairn_disk::DirEntry;
 use cairn_format::header::{Body, Identity, KeySlot, Magic, SnapshotBody};
 use cairn_format::manifest::SnapshotEntry;
 use cairn_format::{FileId, Lsn};
 use cairn_keyspace::{Locked, SHARDS, Shard};
-use cairn_snapshot::{
-    BlockWriter, Child, ChildError, Container, LEVEL_DEFAULT, Progress, SnapshotError, Source, Summary, WriteParams,
-    fork_writer, free_name, write_container,
-};
 use cairn_seal::DataKey;
+use cairn_snapshot::{
+    BlockWriter, Child, ChildError, Container, LEVEL_DEFAULT, Progress, SnapshotError, Source, Summary,
+    WriteParams, fork_writer, free_name, write_container,
+};
 use parking_lot::{Condvar, Mutex};
 
 use crate::engine::{Inner, now_ms};
@@ -190,7 +191,9 @@ pub(crate) fn start(inner: &Arc<Inner>, why: SnapshotReason) -> Result<&'static 
         });
     }
     let engine = Arc::clone(inner);
-    let spawned = std::thread::Builder::new().name("cairn-snapshot".to_owned()).spawn(move || run_in_background(&engine));
+    let spawned = std::thread::Builder::new()
+        .name("cairn-snapshot".to_owned())
+        .spawn(move || run_in_background(&engine));
     match spawned {
         Ok(_) if why == SnapshotReason::Rewrite => Ok("Background append only file rewriting started"),
         Ok(_) => Ok("Background saving started"),
@@ -220,7 +223,8 @@ pub(crate) fn start_if_due(inner: &Arc<Inner>) {
     }
     let dirty = inner.statistics.dirty.load(Ordering::Relaxed);
     let age = unixtime().saturating_sub(inner.snapshots.last_unixtime()).max(0) as u64;
-    let due = inner.settings.save_points.lock().iter().any(|point| dirty >= point.changes && age > point.seconds);
+    let due =
+        inner.settings.save_points.lock().iter().any(|point| dirty >= point.changes && age > point.seconds);
     if due {
         // Only a running one could refuse, and then it is done already.
         let _ = start(inner, SnapshotReason::BgSave);
@@ -237,7 +241,8 @@ fn journal_outgrown(inner: &Inner) -> bool {
     let base = inner.snapshots.state.lock().status.bytes;
     let current = inner.journal_bytes();
     let growth = current.saturating_sub(base);
-    current >= rewrite.min_bytes && u128::from(growth) * 100 >= u128::from(base.max(1)) * u128::from(rewrite.percentage)
+    current >= rewrite.min_bytes
+        && u128::from(growth) * 100 >= u128::from(base.max(1)) * u128::from(rewrite.percentage)
 }
 
 impl Inner {
@@ -313,11 +318,12 @@ fn draw_key(inner: &Inner) -> Result<(FileId, FileKey), SaveError> {
 fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
     let started = Instant::now();
     let (file_id, key) = draw_key(inner)?;
+    let taken = taken_names(inner)?;
     let (target, child, dirty, fork_micros) = {
         let locked = inner.keyspace.lock_all();
         let lsn = inner.log.rotate();
         let dirty = inner.statistics.dirty.load(Ordering::Relaxed);
-        let target = target(inner, lsn, name(inner, lsn)?, file_id, key);
+        let target = target(inner, lsn, free_name(&taken, lsn), file_id, key);
         // Forked while every shard is locked, so that the child holds exactly the state at that position.
         let source = Shards::of(inner, &locked);
         let child = fork_writer(&*inner.options.disk, &target.params, &source).map_err(SaveError::Fork)?;
@@ -353,15 +359,19 @@ fn lsn_of(params: &WriteParams) -> Lsn {
     }
 }
 
-/// A name of its own: two snapshots at one position are two files, and the manifest names the one until it names the other.
-fn name(inner: &Inner, lsn: Lsn) -> Result<String, SaveError> {
+/// The names that are taken, read before anything is locked. Nobody else makes snapshots while this one is made.
+fn taken_names(inner: &Inner) -> Result<Vec<DirEntry>, SaveError> {
     let dir = &inner.options.dir;
-    free_name(&*inner.options.disk, dir, lsn).map_err(|source| SaveError::Io { path: dir.clone(), source })
+    inner.options.disk.list(dir).map_err(|source| SaveError::Io { path: dir.clone(), source })
 }
 
 fn wait_for(inner: &Inner, child: &Child, target: &Target) -> Result<Summary, SaveError> {
+    let mut measured: Option<Instant> = None;
     let result = child.wait_summary(STALL_LIMIT, &mut |progress: Progress| {
-        let copied = child.copied_bytes();
+        // The kernel walks all of the child's pages for this figure, so it is asked once a second.
+        let due = measured.is_none_or(|at| at.elapsed() >= Duration::from_secs(1));
+        let copied = if due { child.copied_bytes().ok() } else { None };
+        measured = if due { Some(Instant::now()) } else { measured };
         let mut state = inner.snapshots.state.lock();
         state.status.progress_entries = progress.entries;
         state.status.cow_bytes = copied.unwrap_or(state.status.cow_bytes);
@@ -439,10 +449,12 @@ pub(crate) fn reload(inner: &Inner) -> Result<(), String> {
 fn write_and_load(inner: &Inner) -> Result<SnapshotInfo, Box<dyn std::error::Error>> {
     let started = Instant::now();
     let (file_id, key) = draw_key(inner)?;
+    let taken = taken_names(inner)?;
     let mut locked = inner.keyspace.lock_all();
     let lsn = inner.log.rotate();
-    let target = target(inner, lsn, name(inner, lsn)?, file_id, key);
-    let summary = write_container(&*inner.options.disk, &target.params, &Shards::of(inner, &locked), &|_| {})?;
+    let target = target(inner, lsn, free_name(&taken, lsn), file_id, key);
+    let summary =
+        write_container(&*inner.options.disk, &target.params, &Shards::of(inner, &locked), &|_| {})?;
     install(inner, &target, &summary)?;
     inner.statistics.dirty.store(0, Ordering::Relaxed);
     let path = &target.params.path_final;

@@ -138,7 +138,9 @@ impl Entry {
     #[must_use]
     pub fn key(&self) -> &[u8] {
         // SAFETY: key_len bytes of the key lie at key_offset for as long as self lives.
-        unsafe { std::slice::from_raw_parts(self.base().add(key_offset(self.header().flags)), self.key_len()) }
+        unsafe {
+            std::slice::from_raw_parts(self.base().add(key_offset(self.header().flags)), self.key_len())
+        }
     }
 
     /// When the key expires, in milliseconds since the Unix epoch.
@@ -346,13 +348,22 @@ mod tests {
     #[test]
     fn a_short_string_keeps_key_value_and_expiry_through_changes() {
         let mut entry = Entry::string(b"key", b"value", None);
-        assert_eq!((entry.key(), entry.as_str(), entry.expire_at_ms()), (&b"key"[..], Some(&b"value"[..]), None));
+        assert_eq!(
+            (entry.key(), entry.as_str(), entry.expire_at_ms()),
+            (&b"key"[..], Some(&b"value"[..]), None)
+        );
         entry.set_expire_at_ms(Some(42));
-        assert_eq!((entry.key(), entry.as_str(), entry.expire_at_ms()), (&b"key"[..], Some(&b"value"[..]), Some(42)));
+        assert_eq!(
+            (entry.key(), entry.as_str(), entry.expire_at_ms()),
+            (&b"key"[..], Some(&b"value"[..]), Some(42))
+        );
         entry.set_string(b"a longer value than before");
         assert_eq!(entry.as_str(), Some(&b"a longer value than before"[..]));
         entry.set_string(b"");
-        assert_eq!((entry.key(), entry.as_str(), entry.expire_at_ms()), (&b"key"[..], Some(&b""[..]), Some(42)));
+        assert_eq!(
+            (entry.key(), entry.as_str(), entry.expire_at_ms()),
+            (&b"key"[..], Some(&b""[..]), Some(42))
+        );
         entry.set_expire_at_ms(None);
         assert_eq!((entry.key(), entry.as_str(), entry.expire_at_ms()), (&b"key"[..], Some(&b""[..]), None));
     }
@@ -373,7 +384,10 @@ mod tests {
         let key = vec![b'k'; 70_000];
         let mut entry = Entry::object(&key, Object::Str(vec![1; 10_000]), None);
         entry.set_expire_at_ms(Some(-1));
-        assert_eq!((entry.key(), entry.as_str().map(<[u8]>::len), entry.expire_at_ms()), (&key[..], Some(10_000), Some(-1)));
+        assert_eq!(
+            (entry.key(), entry.as_str().map(<[u8]>::len), entry.expire_at_ms()),
+            (&key[..], Some(10_000), Some(-1))
+        );
         assert!(matches!(entry.into_object(), Object::Str(bytes) if bytes.len() == 10_000));
     }
 }

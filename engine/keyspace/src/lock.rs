@@ -35,7 +35,9 @@ impl<'k> Locked<'k> {
         let guards = match shards[..] {
             [] => Guards::None,
             [shard] => Guards::One(shard, keyspace.shards[shard].0.lock()),
-            _ => Guards::Many(shards.into_iter().map(|shard| (shard, keyspace.shards[shard].0.lock())).collect()),
+            _ => Guards::Many(
+                shards.into_iter().map(|shard| (shard, keyspace.shards[shard].0.lock())).collect(),
+            ),
         };
         Self { keyspace, guards }
     }
@@ -107,7 +109,10 @@ impl<'k> Locked<'k> {
     /// When not all are held.
     #[must_use]
     pub fn all_shards(&self) -> Vec<&Shard> {
-        assert!(self.holds_all(), "a command that looks at the whole keyspace must say so in its key specification");
+        assert!(
+            self.holds_all(),
+            "a command that looks at the whole keyspace must say so in its key specification"
+        );
         (0..SHARDS).map(|shard| self.shard_at(shard)).collect()
     }
 

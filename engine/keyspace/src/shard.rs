@@ -204,7 +204,8 @@ impl Database {
         if at > now_ms {
             return None;
         }
-        self.table.find_by_hash(hash, |entry| entry.expire_at_ms() == Some(at) && hash_of(entry.key()) == hash)
+        self.table
+            .find_by_hash(hash, |entry| entry.expire_at_ms() == Some(at) && hash_of(entry.key()) == hash)
     }
 
     /// All entries, in no order.

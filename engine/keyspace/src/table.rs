@@ -175,7 +175,12 @@ impl Table {
     }
 
     /// Puts an entry in and returns the one of the same key that it replaces. `hash_of` is the caller's hash function.
-    pub(crate) fn insert(&mut self, hash: u64, entry: Entry, hash_of: impl Fn(&[u8]) -> u64) -> Option<Entry> {
+    pub(crate) fn insert(
+        &mut self,
+        hash: u64,
+        entry: Entry,
+        hash_of: impl Fn(&[u8]) -> u64,
+    ) -> Option<Entry> {
         if let Some(old) = self.get_mut(hash, entry.key()) {
             return Some(std::mem::replace(old, entry));
         }
@@ -314,7 +319,9 @@ mod tests {
     use super::*;
 
     fn hash(key: &[u8]) -> u64 {
-        key.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)).rotate_left(17)
+        key.iter()
+            .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+            .rotate_left(17)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 

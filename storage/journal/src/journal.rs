@@ -64,11 +64,11 @@ pub trait Catalog: Send + Sync {
     /// journal does not use the file, but the entry may be on disk; the next call puts that right.
     ///
     /// # Errors
-    /// Those of the disk. While space lacks (`StorageFull`) the call is repeated.
+    /// Those of the disk. While space, memory or file handles lack the call is repeated.
     fn segment_opened(&self, entry: SegmentEntry) -> io::Result<()>;
 }
 
-/// Where a journal goes on: made by [`crate::scan`], or by [`Resume::at`] where there was none.
+/// Where a journal goes on: made by [`crate::scan()`], or by [`Resume::at`] where there was none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
     /// The durable LSN, at which the new segment begins.
@@ -188,10 +188,13 @@ impl Journal {
                 return Err(failed("begin a journal segment", error));
             }
         };
-        let writer = thread::Builder::new()
-            .name("cairn-journal".to_owned())
-            .spawn(move || writer::run(writer))
-            .map_err(|error| failed("start a thread", error))?;
+        let writer = match spawn("cairn-journal", &shared, move |_| writer::run(writer)) {
+            Ok(writer) => writer,
+            Err(error) => {
+                stop_supply(&shared, supply);
+                return Err(failed("start a thread", error));
+            }
+        };
         Ok(Arc::new(Journal { shared, threads: Mutex::new(Some(Threads { writer, supply })) }))
     }
 
@@ -226,7 +229,7 @@ impl Journal {
     pub fn append(&self, database: u32, effects: &[u8], now_ms: u64) -> Lsn {
         let mut pending = self.shared.pending.lock();
         let end = pending.append(database, effects, now_ms);
-        self.shared.end.store(end.0, Ordering::SeqCst);
+        self.shared.end.store(end.0, Ordering::Release);
         if pending.group.bytes.len() >= pending.wake_at {
             pending.wake_at = usize::MAX;
             drop(pending);

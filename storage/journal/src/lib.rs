@@ -1,6 +1,6 @@
 //! The journal: effects go in, in commit order, and are durable when the journal says so.
 //!
-//! [`Journal`] is the group-commit writer; [`reader`] reads one segment; [`scan`] reads them all at a start and applies
+//! [`Journal`] is the group-commit writer; [`reader`] reads one segment; [`scan()`] reads them all at a start and applies
 //! the tail rules. The bytes are described in `storage/docs/journal.md`.
 //!
 //! Invariants: an effect is acknowledged only when it, the file it lies in and that file's name in the manifest are

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -160,7 +160,7 @@ impl Shared {
 
     /// Makes a new durable LSN known and wakes all it satisfies in one sweep.
     pub(crate) fn publish_durable(&self, lsn: Lsn) {
-        self.durable.store(lsn.0, Ordering::Release);
+        self.durable.store(lsn.0, Ordering::SeqCst);
         let woken = self.waiters.lock().take(lsn);
         woken.into_iter().for_each(Waker::wake);
         self.wake_admission();
@@ -179,7 +179,7 @@ impl Shared {
     pub(crate) fn close(&self, reason: &str) {
         self.poison.lock().get_or_insert_with(|| Arc::from(reason));
         self.pending.lock().poison();
-        self.closed.store(true, Ordering::Release);
+        self.closed.store(true, Ordering::SeqCst);
         let woken = self.waiters.lock().take(Lsn(u64::MAX));
         woken.into_iter().for_each(Waker::wake);
         self.wake_admission();
@@ -220,7 +220,7 @@ impl Shared {
     /// Judges a write of `bytes` whose permit is part of `reserved` already.
     #[inline]
     pub(crate) fn verdict(&self, reserved: u64, bytes: u64) -> Verdict {
-        if self.closed.load(Ordering::Acquire)
+        if self.closed.load(Ordering::SeqCst)
             && let Some(poisoned) = self.poisoned()
         {
             return Verdict::Refuse(AdmitError::Poisoned(poisoned));
@@ -267,7 +267,6 @@ impl Shared {
             waiters.put(id, Lsn::ZERO, waker);
             self.admission_waiting.store(waiters.list.len(), Ordering::SeqCst);
         }
-        fence(Ordering::SeqCst);
         let reserved = self.reserved.load(Ordering::SeqCst) + bytes;
         match self.verdict(reserved, bytes) {
             Verdict::Wait { room_wanted } => {
@@ -291,10 +290,10 @@ impl Shared {
         self.admission_waiting.store(waiters.list.len(), Ordering::SeqCst);
     }
 
-    /// Lets those who wait for admission look again. Called after whatever may have changed the verdict.
+    /// Lets those who wait for admission look again. Called after whatever may have changed the verdict: a `SeqCst` store,
+    /// as is theirs into `admission_waiting`, after which they look once more; so one of the two sees the other.
     #[inline]
     pub(crate) fn wake_admission(&self) {
-        fence(Ordering::SeqCst);
         if self.admission_waiting.load(Ordering::SeqCst) > 0 {
             self.wake_admission_waiters();
         }

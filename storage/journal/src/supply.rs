@@ -31,6 +31,7 @@ pub(crate) struct Prepared {
 #[derive(Clone)]
 struct Failure {
     no_space: bool,
+    passing: bool,
     kind: io::ErrorKind,
     reason: String,
     since_unix_ms: u64,
@@ -73,34 +74,28 @@ pub(crate) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Which failures of the preparing thread one waits out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// None: a start tells its caller.
-    None,
-    /// Want of space, which ends by itself; after another failure the disk is not trusted again.
-    ForSpace,
-    /// All: nothing is lost by waiting, and admission refuses meanwhile with the reason.
-    ForAll,
+/// Whether waiting may help: room on the disk, file handles and memory come back by themselves. After any other error
+/// the disk is not trusted again.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    is_no_space(error) || matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE))
 }
 
-/// Hands out the next prepared segment, waiting for it; no failure is waited out while the journal is being shut down.
-pub(crate) fn obtain(shared: &Shared, patience: Patience) -> io::Result<Prepared> {
+/// Hands out the next prepared segment, waiting for it. Failures that pass are waited out if `patient`, unless the
+/// journal is being shut down; admission refuses meanwhile with the reason.
+pub(crate) fn obtain(shared: &Shared, patient: bool) -> io::Result<Prepared> {
     let mut supply = shared.supply.lock();
     loop {
         if let Some(prepared) = supply.prepared.pop_front() {
             shared.supply_wanted.notify_one();
             return Ok(prepared);
         }
-        if let Some(failure) = &supply.failure {
-            let waits = match patience {
-                Patience::None => false,
-                Patience::ForSpace => failure.no_space,
-                Patience::ForAll => true,
-            };
-            if !waits || shared.stopping.load(Ordering::SeqCst) {
-                return Err(io::Error::new(failure.kind, failure.reason.clone()));
-            }
+        if let Some(failure) = &supply.failure
+            && (!(patient && failure.passing) || shared.stopping.load(Ordering::SeqCst))
+        {
+            return Err(io::Error::new(failure.kind, failure.reason.clone()));
         }
         if supply.stop {
             return Err(io::Error::other("the journal was shut down"));
@@ -165,6 +160,7 @@ fn record(shared: &Shared, supply: &mut Supply, outcome: io::Result<Prepared>) {
             let since = supply.failure.as_ref().map_or_else(unix_ms, |failure| failure.since_unix_ms);
             supply.failure = Some(Failure {
                 no_space: is_no_space(&error),
+                passing: is_passing(&error),
                 kind: error.kind(),
                 reason: error.to_string(),
                 since_unix_ms: since,

@@ -15,7 +15,7 @@ use crate::journal::{Fsync, Resume};
 use crate::pending::{Group, Mark, Pending, Run};
 use crate::segment::{FRAME_STAMPS_MAX, FrameParts, Origin, Segment};
 use crate::shared::{EVERYSEC_LATE_NS, Shared};
-use crate::supply::{Patience, RETRY_AFTER, is_no_space, obtain, remove};
+use crate::supply::{RETRY_AFTER, is_passing, obtain, remove};
 
 /// `always`: what nobody kicked for is taken after this long; also how often the writer looks while it is not idle.
 const UNKICKED_AFTER: Duration = Duration::from_millis(2);
@@ -106,7 +106,7 @@ impl Drop for ClosesOnPanic {
 impl Writer {
     /// Opens the first segment with the recovered tail in it, synced and named.
     pub(crate) fn begin(shared: Arc<Shared>, resume: Resume, payload_max: usize) -> io::Result<Writer> {
-        let prepared = obtain(&shared, Patience::None)?;
+        let prepared = obtain(&shared, false)?;
         let origin = Origin {
             lineage: shared.options.lineage,
             epoch: shared.options.epoch,
@@ -493,12 +493,7 @@ impl Writer {
     fn begin_segment(&mut self, first_lsn: Lsn, predecessor: Option<Predecessor>) -> io::Result<Segment> {
         // What is left of the current file will not be used, and nobody may be admitted against it meanwhile.
         self.shared.room.fetch_sub(std::mem::take(&mut self.current_room), Ordering::SeqCst);
-        let patience = match (self.starting, self.rescuing) {
-            (true, _) => Patience::None,
-            (_, true) => Patience::ForSpace,
-            _ => Patience::ForAll,
-        };
-        let prepared = obtain(&self.shared, patience)?;
+        let prepared = obtain(&self.shared, !self.starting)?;
         let options = &self.shared.options;
         let origin = Origin { lineage: options.lineage, epoch: options.epoch, first_lsn, predecessor };
         let keyring = self.shared.keyring.lock().clone();
@@ -549,7 +544,7 @@ impl Writer {
         let shared = &*self.shared;
         loop {
             match shared.catalog.segment_opened(entry.clone()) {
-                Err(error) if is_no_space(&error) && !self.starting => {
+                Err(error) if is_passing(&error) && !self.starting => {
                     let mut supply = shared.supply.lock();
                     if shared.stopping.load(Ordering::SeqCst) {
                         return Err(error);

@@ -26,10 +26,7 @@ mod reader;
 mod tests;
 mod writer;
 
-use std::io;
-use std::path::Path;
-
-use cairn_disk::Disk;
+use cairn_disk::DirEntry;
 use cairn_format::Lsn;
 
 pub use error::{ChildError, LoadError, SnapshotError};
@@ -47,17 +44,16 @@ pub const LEVEL_DEFAULT: i32 = 1;
 /// Threads here have this much stack: stated, so that std does not read the environment in a forked child.
 const STACK_BYTES: usize = 4 << 20;
 
-/// A file name for a snapshot at this LSN that is not taken in `dir`: `snapshot-<LSN, 20 digits>.cairn`, with `.1`, `.2`
-/// … before the ending when a snapshot of the same LSN is there. That one must stay: the manifest may name it.
-///
-/// # Errors
-/// Those of the disk.
-pub fn free_name(disk: &dyn Disk, dir: &Path, lsn: Lsn) -> io::Result<String> {
+/// A file name for a snapshot at this LSN that none of `taken` has: `snapshot-<LSN, 20 digits>.cairn`, with `.1`, `.2` …
+/// before the ending when there is a snapshot of the same LSN. That one must stay: the manifest may name it. Asks no
+/// disk, since the LSN is known only while everything stands still.
+#[must_use]
+pub fn free_name(taken: &[DirEntry], lsn: Lsn) -> String {
     let mut name = format!("snapshot-{lsn:020}.cairn");
     let mut number = 0_u64;
-    while disk.exists(&dir.join(&name))? {
+    while taken.iter().any(|entry| entry.name == name) {
         number = number.saturating_add(1);
         name = format!("snapshot-{lsn:020}.{number}.cairn");
     }
-    Ok(name)
+    name
 }

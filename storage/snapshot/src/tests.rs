@@ -428,7 +428,7 @@ fn a_container_is_never_overwritten_and_a_free_name_is_found() {
     let taken = write_container(&disk, &params(Path::new("/d"), None), &Parts::large(), &|_| {});
     assert!(matches!(taken, Err(SnapshotError::Io { .. })));
     assert_eq!(disk.map(&path).unwrap().bytes(), before);
-    let free = || free_name(&disk, Path::new("/d"), Lsn(7)).unwrap();
+    let free = || free_name(&disk.list(Path::new("/d")).unwrap(), Lsn(7));
     assert_eq!(free(), "snapshot-00000000000000000007.cairn");
     disk.create_new(&Path::new("/d").join(free())).unwrap();
     assert_eq!(free(), "snapshot-00000000000000000007.1.cairn");

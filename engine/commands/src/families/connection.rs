@@ -81,7 +81,9 @@ fn hello(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             Ok(2) => Protocol::Resp2,
             Ok(3) => Protocol::Resp3,
             Ok(_) => return Err(CommandError::other("NOPROTO unsupported protocol version")),
-            Err(_) => return Err(CommandError::other("ERR Protocol version is not an integer or out of range")),
+            Err(_) => {
+                return Err(CommandError::other("ERR Protocol version is not an integer or out of range"));
+            }
         };
     }
     let (mut credentials, mut name) = (None, None);
@@ -180,8 +182,9 @@ fn client(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             ctx.reply.ok();
         }
         (b"setinfo", [attribute, value]) => {
-            checked_name(value)
-                .map_err(|_| CommandError::other("ERR lib-name cannot contain spaces, newlines or special characters."))?;
+            checked_name(value).map_err(|_| {
+                CommandError::other("ERR lib-name cannot contain spaces, newlines or special characters.")
+            })?;
             if is(attribute, "lib-name") {
                 ctx.session.library.0 = value.to_vec();
             } else if is(attribute, "lib-ver") {
@@ -202,12 +205,20 @@ fn client(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         }
         (b"list", [word, ids @ ..]) if is(word, "id") && !ids.is_empty() => {
             let invalid = |_| CommandError::other("ERR Invalid client ID");
-            let ids: Vec<u64> = ids.iter().map(|id| integer(id).map(|id| id as u64)).collect::<Result<_, _>>().map_err(invalid)?;
+            let ids: Vec<u64> = ids
+                .iter()
+                .map(|id| integer(id).map(|id| id as u64))
+                .collect::<Result<_, _>>()
+                .map_err(invalid)?;
             let text = ctx.host.clients(Some(&ids));
             ctx.reply.verbatim("txt", text.as_bytes());
         }
         (b"kill", filters) if !filters.is_empty() => kill(ctx, filters)?,
-        (b"no-evict" | b"no-touch" | b"reply" | b"pause" | b"unpause" | b"tracking" | b"caching" | b"getredir" | b"trackinginfo" | b"unblock", _) => {
+        (
+            b"no-evict" | b"no-touch" | b"reply" | b"pause" | b"unpause" | b"tracking" | b"caching"
+            | b"getredir" | b"trackinginfo" | b"unblock",
+            _,
+        ) => {
             let word = String::from_utf8_lossy(&word).to_uppercase();
             return Err(CommandError::other(format!("ERR CLIENT {word} is not provided by this server")));
         }
@@ -219,7 +230,9 @@ fn client(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 /// The error for a subcommand that is not there, or not with these arguments.
 pub(crate) fn unknown_subcommand(command: &str, word: &[u8]) -> CommandError {
     let word = String::from_utf8_lossy(&word[..word.len().min(128)]);
-    CommandError::other(format!("ERR unknown subcommand or wrong number of arguments for '{word}'. Try {command} HELP."))
+    CommandError::other(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{word}'. Try {command} HELP."
+    ))
 }
 
 fn kill(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {

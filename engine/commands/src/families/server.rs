@@ -34,7 +34,8 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
 ];
 
 fn info(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    let words: Vec<String> = args[1..].iter().map(|arg| String::from_utf8_lossy(arg).to_lowercase()).collect();
+    let words: Vec<String> =
+        args[1..].iter().map(|arg| String::from_utf8_lossy(arg).to_lowercase()).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let text = ctx.host.info(&words, ctx.data.locked());
     ctx.reply.verbatim("txt", text.as_bytes());
@@ -195,10 +196,12 @@ fn flushall(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 
 fn swapdb(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let databases = ctx.data.keyspace().databases();
-    let number =
-        |arg, which: &str| integer(arg).map_err(|_| CommandError::other(format!("ERR invalid {which} DB index")));
+    let number = |arg, which: &str| {
+        integer(arg).map_err(|_| CommandError::other(format!("ERR invalid {which} DB index")))
+    };
     let (a, b) = (number(args[1], "first")?, number(args[2], "second")?);
-    let index = |number| u16::try_from(number).ok().filter(|db| *db < databases).ok_or(CommandError::NoSuchDatabase);
+    let index =
+        |number| u16::try_from(number).ok().filter(|db| *db < databases).ok_or(CommandError::NoSuchDatabase);
     let (a, b) = (index(a)?, index(b)?);
     if a != b {
         ctx.data.swap_databases(a, b);
@@ -268,9 +271,13 @@ fn debug(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
                 ctx.reply.simple(&hex(&digest));
             }
         }
-        (b"reload", options) if options.is_empty() || options.iter().all(|word| is(word, "merge") || is(word, "noflush")) => {
+        (b"reload", options)
+            if options.is_empty() || options.iter().all(|word| is(word, "merge") || is(word, "noflush")) =>
+        {
             if !options.is_empty() {
-                return Err(CommandError::other("ERR DEBUG RELOAD takes no option on this server: what it loads is what it saved"));
+                return Err(CommandError::other(
+                    "ERR DEBUG RELOAD takes no option on this server: what it loads is what it saved",
+                ));
             }
             deny_in_transaction(ctx)?;
             ctx.job = Some(Job::Reload);

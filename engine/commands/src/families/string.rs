@@ -146,7 +146,12 @@ fn psetex(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     set_with_expiry(ctx, args, TimeUnit { ms: 1, absolute: false }, "psetex")
 }
 
-fn set_with_expiry(ctx: &mut Context<'_, '_>, args: &[&[u8]], unit: TimeUnit, command: &'static str) -> CommandResult {
+fn set_with_expiry(
+    ctx: &mut Context<'_, '_>,
+    args: &[&[u8]],
+    unit: TimeUnit,
+    command: &'static str,
+) -> CommandResult {
     let at = expire_at(args[2], unit, ctx.data.now_ms, command)?;
     store(ctx, args[1], args[3], Some(at));
     ctx.reply.ok();
@@ -226,7 +231,10 @@ fn mget(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     Ok(())
 }
 
-fn pairs<'a, 'b>(args: &'a [&'b [u8]], command: &'static str) -> Result<std::slice::ChunksExact<'a, &'b [u8]>, CommandError> {
+fn pairs<'a, 'b>(
+    args: &'a [&'b [u8]],
+    command: &'static str,
+) -> Result<std::slice::ChunksExact<'a, &'b [u8]>, CommandError> {
     if args.len().is_multiple_of(2) {
         return Err(CommandError::WrongArity(command.into()));
     }
@@ -299,7 +307,9 @@ fn getrange(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 
 fn setrange(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let (offset, value) = (integer(args[2])?, args[3]);
-    let Ok(offset) = usize::try_from(offset) else { return Err(CommandError::other("ERR offset is out of range")) };
+    let Ok(offset) = usize::try_from(offset) else {
+        return Err(CommandError::other("ERR offset is out of range"));
+    };
     let before = ctx.data.get_str(args[1])?.map_or(0, <[u8]>::len);
     if value.is_empty() {
         ctx.reply.integer(before as i64);

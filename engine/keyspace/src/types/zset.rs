@@ -492,8 +492,8 @@ fn move_flat(listpack: &mut Listpack, at: Position, place: &Place, member: &[u8]
 
 /// Calls `use_text` with the shortest text that reads back as `score`; of whole numbers, one a listpack keeps as integer.
 pub(crate) fn with_score_text<T>(score: f64, use_text: impl FnOnce(&[u8]) -> T) -> T {
-    // Whole numbers to 2^53 are exact as integers; -0 is not one of them.
-    if score.abs() < 9_007_199_254_740_992.0 && score.fract() == 0.0 && !same(score, -0.0) {
+    // Whole numbers to 2^53 are exact as integers; -0 becomes 0, as in Redis.
+    if score.abs() < 9_007_199_254_740_992.0 && score.fract() == 0.0 {
         return use_text(&Digits::new(score as i64));
     }
     let mut text = [0u8; 32];

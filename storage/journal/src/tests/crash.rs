@@ -65,7 +65,7 @@ fn remove_leftovers(disk: &FaultyDisk) {
 
 #[test]
 fn power_cuts_lose_nothing_acknowledged() {
-    let seeds = std::env::var("CAIRN_CRASH_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
+    let seeds = std::env::var("CAIRN_CRASH_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(30);
     for seed in 1..=seeds {
         lives(seed);
     }

@@ -143,7 +143,7 @@ fn everysec_becomes_durable_within_a_second_by_itself() {
     let end = journal.append(0, &effect(1, 10), 1);
     assert!(journal.durable() < end);
     journal.wait_durable(end).block().expect("durable");
-    assert_eq!(journal.status().syncs_total, 2, "the segment's own and one more");
+    assert!(journal.status().syncs_total >= 2, "the segment's own and one more");
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_rotation_splits_where_it_was_asked_for() {
     assert_eq!(report.database, 3);
     let error = world.scan(Lsn::ZERO).expect_err("the first segment is gone");
     assert!(matches!(error, JournalError::Missing { from: Lsn(0), .. }), "{error}");
-    assert_eq!(error.is_damage(), true);
+    assert!(error.is_damage());
 }
 
 #[test]

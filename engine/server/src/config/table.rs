@@ -1,0 +1,192 @@
+//! The table of directives.
+
+use super::Settings;
+use super::value::{DebugCommand, Field, Fsync, Kind, LogFormat, LogLevel};
+
+/// When a directive may be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// In the file or on the command line only.
+    Start,
+    /// By CONFIG SET too.
+    Always,
+}
+
+/// One directive.
+pub(crate) struct Directive {
+    pub(crate) name: &'static str,
+    /// An older name that means the same.
+    pub(crate) alias: Option<&'static str>,
+    pub(crate) kind: Kind,
+    /// As a file would say it.
+    pub(crate) default: &'static str,
+    pub(crate) when: When,
+}
+
+/// The row of this name, or of this alias.
+pub(crate) fn find(name: &str) -> Option<&'static Directive> {
+    DIRECTIVES.iter().find(|d| d.name == name || d.alias == Some(name))
+}
+
+/// Why a name that is not in the table is refused.
+pub(crate) fn why_refused(name: &str) -> &'static str {
+    if NOT_PROVIDED.contains(&name) { "not provided by this version" } else { "unknown directive" }
+}
+
+macro_rules! field {
+    ($name:ident) => {
+        Field { get: |s: &Settings| &s.$name, get_mut: |s: &mut Settings| &mut s.$name }
+    };
+}
+
+macro_rules! choice {
+    ($name:ident, $kind:ident) => {
+        Kind::Choice {
+            names: $kind::NAMES,
+            get: |s| s.$name as usize,
+            set: |s, chosen| s.$name = $kind::ALL[chosen],
+        }
+    };
+}
+
+const fn row(name: &'static str, kind: Kind, default: &'static str, when: When) -> Directive {
+    Directive { name, alias: None, kind, default, when }
+}
+
+const fn fixed(name: &'static str, value: &'static str, why: &'static str) -> Directive {
+    row(name, Kind::Fixed { value, why }, value, Always)
+}
+
+impl Directive {
+    const fn or(mut self, alias: &'static str) -> Directive {
+        self.alias = Some(alias);
+        self
+    }
+}
+
+const INT_MAX: i64 = 0x7fff_ffff;
+const MIB: u64 = 1 << 20;
+/// Enough for any machine, and far from where sums of such numbers overflow.
+const BYTES_MAX: u64 = 1 << 50;
+
+use Kind::{Bytes, Flag, Integer, Mode, SavePoints, Text, Words};
+use When::{Always, Start};
+
+/// Every directive there is.
+#[rustfmt::skip]
+pub(crate) static DIRECTIVES: &[Directive] = &[
+    // Where clients connect.
+    row("bind", Words(field!(bind)), "127.0.0.1 -::1", Start),
+    row("port", Integer(field!(port), 0..=65_535), "6379", Start),
+    row("protected-mode", Flag(field!(protected_mode)), "yes", Always),
+    row("tcp-backlog", Integer(field!(tcp_backlog), 1..=INT_MAX), "511", Start),
+    row("timeout", Integer(field!(timeout_seconds), 0..=INT_MAX), "0", Always),
+    row("tcp-keepalive", Integer(field!(tcp_keepalive_seconds), 0..=INT_MAX), "300", Always),
+    row("unixsocket", Text(field!(unixsocket)), "", Start),
+    row("unixsocketperm", Mode(field!(unixsocketperm)), "0", Start),
+    row("maxclients", Integer(field!(maxclients), 1..=INT_MAX), "10000", Always),
+    row("requirepass", Text(field!(requirepass)), "", Always),
+    row("proto-max-bulk-len", Bytes(field!(max_bulk_bytes), MIB..=BYTES_MAX), "512mb", Always),
+    row("client-query-buffer-limit", Bytes(field!(query_buffer_bytes), MIB..=BYTES_MAX), "1gb", Always),
+    row("enable-debug-command", choice!(enable_debug_command, DebugCommand), "no", Start),
+
+    // The process.
+    row("loglevel", choice!(loglevel, LogLevel), "notice", Always),
+    row("logfile", Text(field!(logfile)), "", Start),
+    row("log-format", choice!(log_format, LogFormat), "text", Start),
+    row("pidfile", Text(field!(pidfile)), "", Start),
+    row("hz", Integer(field!(hz), 1..=500), "10", Always),
+    row("server-threads", Integer(field!(server_threads), 0..=256), "0", Start),
+    row("shutdown-timeout", Integer(field!(shutdown_timeout_seconds), 0..=INT_MAX), "10", Always),
+
+    // The data and how it is kept.
+    row("databases", Integer(field!(databases), 1..=65_535), "16", Start),
+    row("dir", Text(field!(dir)), "./", Start),
+    row("save", SavePoints(field!(save)), "3600 1 300 100 60 10000", Always),
+    row("appendonly", Flag(field!(appendonly)), "no", Start),
+    row("appendfsync", choice!(appendfsync, Fsync), "everysec", Always),
+    row("auto-aof-rewrite-percentage", Integer(field!(auto_rewrite_percentage), 0..=INT_MAX), "100", Always),
+    row("auto-aof-rewrite-min-size", Bytes(field!(auto_rewrite_min_bytes), 0..=BYTES_MAX), "64mb", Always),
+    row("journal-segment-size", Bytes(field!(journal_segment_bytes), MIB..=(1 << 40)), "64mb", Start),
+    row("encryption-key-file", Text(field!(encryption_key_file)), "", Start),
+    row("encryption-key-command", Text(field!(encryption_key_command)), "", Start),
+
+    // When small collections become large ones.
+    row("hash-max-listpack-entries", Integer(field!(hash_entries), 0..=INT_MAX), "512", Always).or("hash-max-ziplist-entries"),
+    row("hash-max-listpack-value", Bytes(field!(hash_value), 0..=BYTES_MAX), "64", Always).or("hash-max-ziplist-value"),
+    row("zset-max-listpack-entries", Integer(field!(zset_entries), 0..=INT_MAX), "128", Always).or("zset-max-ziplist-entries"),
+    row("zset-max-listpack-value", Bytes(field!(zset_value), 0..=BYTES_MAX), "64", Always).or("zset-max-ziplist-value"),
+    row("set-max-intset-entries", Integer(field!(set_intset_entries), 0..=INT_MAX), "512", Always),
+    row("set-max-listpack-entries", Integer(field!(set_entries), 0..=INT_MAX), "128", Always),
+    row("set-max-listpack-value", Bytes(field!(set_value), 0..=BYTES_MAX), "64", Always),
+    row("list-max-listpack-size", Integer(field!(list_size), -5..=-1), "-2", Always).or("list-max-ziplist-size"),
+
+    // Known from other servers' files; accepted where they ask for what is done anyway.
+    fixed("daemonize", "no", "a service manager or a shell's & puts the server into the background"),
+    fixed("supervised", "no", "the server does not report to a supervisor"),
+    fixed("stop-writes-on-bgsave-error", "no", "a failed snapshot does not stop writes"),
+    fixed("rdbcompression", "yes", "snapshots are always compressed"),
+    fixed("rdbchecksum", "yes", "snapshots always carry checksums"),
+    fixed("aof-load-truncated", "yes", "an unfinished tail of the journal is always cut off and logged"),
+    fixed("aof-use-rdb-preamble", "yes", "the journal always begins at a snapshot"),
+    fixed("maxmemory", "0", "memory is not limited by this version"),
+    fixed("maxmemory-policy", "noeviction", "nothing is evicted by this version"),
+    fixed("notify-keyspace-events", "", "this version publishes no notifications"),
+    fixed("list-compress-depth", "0", "lists are not compressed in memory"),
+    fixed("activedefrag", "no", "memory is not defragmented"),
+    fixed("cluster-enabled", "no", "there is no cluster mode"),
+    fixed("tls-port", "0", "there is no TLS"),
+    fixed("always-show-logo", "no", "there is no logo"),
+];
+
+/// Directives that are known, from Redis or from the plans of Cairn, but do nothing yet.
+const NOT_PROVIDED: &[&str] = &[
+    "aclfile",
+    "appenddirname",
+    "appendfilename",
+    "backup-interval",
+    "backup-max-lag",
+    "backup-on-failure",
+    "backup-retention",
+    "backup-schedule",
+    "backup-url",
+    "client-output-buffer-limit",
+    "dbfilename",
+    "http-port",
+    "io-threads",
+    "journal-disk-limit",
+    "latency-monitor-threshold",
+    "loadmodule",
+    "masterauth",
+    "min-replicas-to-write",
+    "no-appendfsync-on-rewrite",
+    "rename-command",
+    "replicaof",
+    "seed-from",
+    "seed-time",
+    "slaveof",
+    "slowlog-log-slower-than",
+    "slowlog-max-len",
+    "snapshot-cow-limit",
+    "syslog-enabled",
+    "tls-cert-file",
+    "tls-key-file",
+    "user",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_lower_case() {
+        let mut names: Vec<&str> =
+            DIRECTIVES.iter().flat_map(|d| [Some(d.name), d.alias]).flatten().collect();
+        names.extend(NOT_PROVIDED);
+        let count = names.len();
+        assert!(names.iter().all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

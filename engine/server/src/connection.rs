@@ -1,0 +1,259 @@
+//! One client: its bytes in, its commands run, their replies out.
+//!
+//! All complete requests in the buffer run one after the other, and their replies leave in one write, once everything
+//! they tell of is durable.
+
+use crate::clients::Client;
+use crate::server::Server;
+use cairn_engine::{Job, Lsn, Outcome, Poisoned, Session};
+use cairn_resp::{Args, Limits, Parsed, Parser, Protocol, Reply};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// What a read asks for at the least, and what an idle connection's buffers keep.
+const BUFFER: usize = 16 << 10;
+/// Buffers that grew beyond this are given back when they are empty.
+const BUFFER_KEPT: usize = 64 << 10;
+/// Replies that are written before the next command runs.
+const REPLIES_HELD: usize = 1 << 20;
+/// How long the other end gets to read the last reply before the connection is gone.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A client's end of a connection.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
+
+/// What comes after a batch of requests.
+enum Next {
+    /// More bytes; at least so many are missing.
+    Read(usize),
+    /// The end, the replies being written.
+    Close,
+}
+
+/// Serves a client until either side ends the connection.
+pub(crate) async fn serve<S: Stream>(server: Arc<Server>, stream: S, session: Session, client: Arc<Client>) {
+    let mut connection = Connection::new(&server, stream, session, &client);
+    if let Err(error) = connection.run().await {
+        tracing::debug!(id = client.id, %error, "connection lost");
+    }
+}
+
+struct Connection<'s, S: Stream> {
+    server: &'s Arc<Server>,
+    client: &'s Client,
+    session: Session,
+    parser: Parser,
+    args: Args,
+    input: Vec<u8>,
+    /// Bytes of `input` whose requests have run.
+    used: usize,
+    outbox: Outbox<'s, S>,
+}
+
+impl<S: Stream> Drop for Connection<'_, S> {
+    /// However its task ends, the client is forgotten.
+    fn drop(&mut self) {
+        let session = std::mem::replace(&mut self.session, Session::new(0, false));
+        self.server.engine.end_session(session);
+        self.server.clients.remove(self.client.id);
+    }
+}
+
+/// Replies on their way out.
+struct Outbox<'s, S> {
+    server: &'s Server,
+    stream: S,
+    bytes: Vec<u8>,
+    /// The replies wait until the journal is durable up to here.
+    hold: Lsn,
+}
+
+impl<'s, S: Stream> Connection<'s, S> {
+    fn new(server: &'s Arc<Server>, stream: S, session: Session, client: &'s Client) -> Self {
+        Connection {
+            server,
+            client,
+            session,
+            parser: Parser::new(Limits { max_bulk: server.hot.max_bulk.load(Relaxed), ..Limits::default() }),
+            args: Args::new(),
+            input: Vec::with_capacity(BUFFER),
+            used: 0,
+            outbox: Outbox { server, stream, bytes: Vec::new(), hold: Lsn::ZERO },
+        }
+    }
+
+    async fn run(&mut self) -> io::Result<()> {
+        let mut missing = 1;
+        loop {
+            if self.read(missing).await? == 0 {
+                return Ok(());
+            }
+            self.server.clients.enter(self.client).await;
+            let next = self.batch().await;
+            self.note_session();
+            self.server.clients.leave(self.client);
+            match next? {
+                Next::Read(more) if !self.client.is_doomed.load(Relaxed) => missing = more,
+                _ => return self.close().await,
+            }
+        }
+    }
+
+    /// Reads what has arrived, or waits for it; 0 is the end.
+    async fn read(&mut self, missing: usize) -> io::Result<usize> {
+        self.input.drain(..self.used);
+        self.used = 0;
+        if self.input.is_empty() && self.input.capacity() > BUFFER_KEPT {
+            self.input.shrink_to(BUFFER);
+        }
+        // An announced length is not believed: the buffer at most doubles ahead of what has arrived.
+        self.input.reserve(missing.min(self.input.len()).max(BUFFER / 4));
+        let count = self.outbox.stream.read_buf(&mut self.input).await?;
+        let stats = &self.server.stats;
+        stats.reads_total.fetch_add(1, Relaxed);
+        stats.input_bytes_total.fetch_add(count as u64, Relaxed);
+        self.client.active_at.store(self.server.uptime_seconds(), Relaxed);
+        if self.input.len() > self.server.hot.query_buffer.load(Relaxed) {
+            tracing::warn!(
+                id = self.client.id,
+                "closing a connection whose request exceeds client-query-buffer-limit"
+            );
+            return Ok(0);
+        }
+        Ok(count)
+    }
+
+    /// Runs all requests that are whole and writes their replies.
+    async fn batch(&mut self) -> io::Result<Next> {
+        self.parser.set_max_bulk(self.server.hot.max_bulk.load(Relaxed));
+        let mut commands = 0;
+        let next = loop {
+            self.parser.set_authenticated(self.session.authenticated);
+            let rest = self.input.get(self.used..).unwrap_or_default();
+            match self.parser.parse(rest, &mut self.args) {
+                Ok(Parsed::Request { consumed }) => {
+                    if !self.args.is_empty() {
+                        commands += 1;
+                        let args = self.args.slices(rest);
+                        execute(self.server, self.client, &mut self.session, &args, &mut self.outbox).await?;
+                    }
+                    self.used += consumed;
+                }
+                Ok(Parsed::Incomplete { at_least }) => break Next::Read(at_least),
+                Err(error) => {
+                    self.server.stats.protocol_errors_total.fetch_add(1, Relaxed);
+                    tracing::debug!(id = self.client.id, "closing a connection after a protocol error");
+                    Reply::new(&mut self.outbox.bytes, self.session.protocol).error(&format!("ERR {error}"));
+                    break Next::Close;
+                }
+            }
+            if self.session.closing || self.client.is_doomed.load(Relaxed) {
+                break Next::Close;
+            }
+            if self.outbox.bytes.len() > REPLIES_HELD {
+                self.outbox.flush().await?;
+            }
+        };
+        self.server.stats.commands_total.fetch_add(commands, Relaxed);
+        self.outbox.flush().await?;
+        Ok(next)
+    }
+
+    /// Shows others what CLIENT LIST tells of the session.
+    fn note_session(&self) {
+        let (client, session) = (self.client, &self.session);
+        client.db.store(session.db, Relaxed);
+        client.speaks_resp3.store(session.protocol == Protocol::Resp3, Relaxed);
+        client.is_in_transaction.store(session.transaction.is_some(), Relaxed);
+    }
+
+    /// Ends the connection so that the last reply arrives: closing while bytes are unread would destroy it.
+    async fn close(&mut self) -> io::Result<()> {
+        let stream = &mut self.outbox.stream;
+        stream.shutdown().await?;
+        let mut rest = vec![0; BUFFER];
+        let drain = async { while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {} };
+        // The time being over is as good an end as any.
+        let _ = tokio::time::timeout(LINGER, drain).await;
+        Ok(())
+    }
+}
+
+/// Runs one request until its reply, or what stands for it, is in the outbox.
+async fn execute<S: Stream>(
+    server: &Arc<Server>,
+    client: &Client,
+    session: &mut Session,
+    args: &[&[u8]],
+    outbox: &mut Outbox<'_, S>,
+) -> io::Result<()> {
+    loop {
+        let mut reply = Reply::new(&mut outbox.bytes, session.protocol);
+        match server.engine.execute(session, &**server, args, &mut reply) {
+            // The session knows that it is closing.
+            Outcome::Done { hold } | Outcome::Close { hold } => {
+                outbox.hold = outbox.hold.max(hold);
+                return Ok(());
+            }
+            Outcome::Wait(admission) => {
+                outbox.flush().await?;
+                admission.await;
+            }
+            Outcome::Blocking(job) => {
+                outbox.flush().await?;
+                let reply = match job {
+                    Job::Shutdown { .. } => {
+                        // Who asks for the end must not be waited for by it.
+                        server.clients.leave(client);
+                        let reply = server.shut_down(job, session.protocol).await;
+                        server.clients.enter(client).await;
+                        reply
+                    }
+                    _ => server.run_job(job, session.protocol).await,
+                };
+                outbox.bytes.extend_from_slice(&reply);
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl<S: Stream> Outbox<'_, S> {
+    /// Writes the replies once what they tell of is durable.
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.bytes.is_empty() {
+            return Ok(());
+        }
+        if self.hold > self.server.engine.durable() && wait_durable(self.server, self.hold).await.is_err() {
+            // Some of these replies tell of writes that may be lost, and which ones is not known here.
+            self.bytes.clear();
+            self.bytes.extend_from_slice(OUTCOME_UNKNOWN);
+            self.stream.write_all(&self.bytes).await?;
+            return Err(io::Error::other("the journal failed under an unanswered write"));
+        }
+        self.stream.write_all(&self.bytes).await?;
+        let stats = &self.server.stats;
+        stats.writes_total.fetch_add(1, Relaxed);
+        stats.output_bytes_total.fetch_add(self.bytes.len() as u64, Relaxed);
+        self.bytes.clear();
+        if self.bytes.capacity() > BUFFER_KEPT {
+            self.bytes.shrink_to(BUFFER);
+        }
+        Ok(())
+    }
+}
+
+#[cold]
+async fn wait_durable(server: &Server, lsn: Lsn) -> Result<(), Poisoned> {
+    match server.engine.wait_durable(lsn) {
+        Some(durable) => durable.await,
+        None => Ok(()),
+    }
+}
+
+const OUTCOME_UNKNOWN: &[u8] =
+    b"-ERR the journal could not be written: whether this write will survive a restart is unknown\r\n";

@@ -1,0 +1,130 @@
+//! The seam to the engine: what it asks of the server around it, and what configuration it takes.
+
+use crate::alloc;
+use crate::clients::Filter;
+use crate::config::{DebugCommand, Fsync, Settings};
+use crate::info;
+use crate::server::Server;
+use cairn_engine::{AutoRewrite, ClientFilter, Limits, Options, Process, SavePoint};
+use cairn_seal::Keyring;
+use std::sync::Arc;
+use subtle::ConstantTimeEq;
+
+impl Process for Server {
+    fn password_required(&self) -> bool {
+        !self.config.read().requirepass.is_empty()
+    }
+
+    fn check_password(&self, user: &[u8], password: &[u8]) -> bool {
+        let config = self.config.read();
+        // Without a password the one user there is lets everybody in, as in Redis.
+        user == b"default"
+            && (config.requirepass.is_empty() || bool::from(config.requirepass.as_bytes().ct_eq(password)))
+    }
+
+    fn config_get(&self, patterns: &[&[u8]]) -> Vec<(String, String)> {
+        self.config.read().matching(patterns)
+    }
+
+    fn config_set(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
+        let mut config = self.config.write();
+        let changed = config.with(pairs)?;
+        self.apply(&changed);
+        *config = changed;
+        Ok(())
+    }
+
+    fn config_rewrite(&self) -> Result<(), String> {
+        let Some(path) = &self.config_file else {
+            return Err("ERR The server is running without a config file".into());
+        };
+        crate::config::rewrite(path, &self.config.read())
+            .map_err(|error| format!("ERR Rewriting config file: {error}"))
+    }
+
+    fn reset_statistics(&self) {
+        self.stats.reset();
+    }
+
+    fn info(&self, section: &str) -> Vec<(&'static str, String)> {
+        info::section(self, section)
+    }
+
+    fn clients(&self, only: Option<&[u64]>) -> String {
+        self.clients.list(only, self.uptime_seconds())
+    }
+
+    fn kill_clients(&self, filter: &ClientFilter) -> usize {
+        self.clients.disconnect(&Filter {
+            id: filter.id,
+            address: filter.address.as_deref(),
+            local_address: filter.local_address.as_deref(),
+            except: filter.except,
+        })
+    }
+
+    fn client_named(&self, id: u64, name: &[u8]) {
+        self.clients.rename(id, name);
+    }
+
+    fn debug_allowed(&self, session: u64) -> bool {
+        match self.config.read().enable_debug_command {
+            DebugCommand::No => false,
+            DebugCommand::Yes => true,
+            DebugCommand::Local => self.clients.get(session).is_some_and(|client| client.is_local),
+        }
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        alloc::memory().allocated
+    }
+}
+
+/// How the engine is opened with these settings.
+pub(crate) fn options(settings: &Settings, keyring: Option<Keyring>) -> Options {
+    let mut options = Options::new(&settings.dir);
+    options.databases = u16::try_from(settings.databases).unwrap_or(u16::MAX);
+    options.append_only = settings.appendonly;
+    options.fsync = fsync(settings);
+    options.segment_bytes = settings.journal_segment_bytes;
+    options.keyring = keyring.map(Arc::new);
+    options.auto_rewrite = auto_rewrite(settings);
+    options.save_points = save_points(settings);
+    options.limits = limits(settings);
+    options
+}
+
+pub(crate) fn fsync(settings: &Settings) -> cairn_engine::Fsync {
+    match settings.appendfsync {
+        Fsync::Always => cairn_engine::Fsync::Always,
+        Fsync::EverySecond => cairn_engine::Fsync::EverySec,
+        Fsync::No => cairn_engine::Fsync::No,
+    }
+}
+
+pub(crate) fn auto_rewrite(settings: &Settings) -> AutoRewrite {
+    AutoRewrite {
+        percentage: u32::try_from(settings.auto_rewrite_percentage).unwrap_or(u32::MAX),
+        min_bytes: settings.auto_rewrite_min_bytes,
+    }
+}
+
+pub(crate) fn save_points(settings: &Settings) -> Vec<SavePoint> {
+    settings.save.iter().map(|&(seconds, changes)| SavePoint { seconds, changes }).collect()
+}
+
+pub(crate) fn limits(settings: &Settings) -> Limits {
+    let count = |value: i64| usize::try_from(value).unwrap_or(0);
+    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    Limits {
+        hash_entries: count(settings.hash_entries),
+        hash_value: bytes(settings.hash_value),
+        zset_entries: count(settings.zset_entries),
+        zset_value: bytes(settings.zset_value),
+        set_intset_entries: count(settings.set_intset_entries),
+        set_listpack_entries: count(settings.set_entries),
+        set_listpack_value: bytes(settings.set_value),
+        // -1 is 4 KiB, and each further step doubles it.
+        list_listpack_bytes: 2048 << settings.list_size.unsigned_abs(),
+    }
+}

@@ -1,0 +1,134 @@
+//! The sections of INFO that tell of the process, in Redis's field names.
+
+use crate::server::Server;
+use crate::sys::{Whose, cpu_time};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The version of Redis whose commands and replies are provided; clients choose their features by it.
+const REDIS_VERSION: &str = "7.0.15";
+
+type Fields = Vec<(&'static str, String)>;
+
+/// The server's lines of a section, in lower case; none for sections it knows nothing of.
+pub(crate) fn section(server: &Server, name: &str) -> Fields {
+    match name {
+        "server" => server_section(server),
+        "clients" => clients_section(server),
+        "memory" => memory_section(),
+        "stats" => stats_section(server),
+        "cpu" => cpu_section(),
+        _ => Fields::new(),
+    }
+}
+
+fn server_section(server: &Server) -> Fields {
+    let config = server.config.read();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let uptime = server.uptime_seconds();
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let path = |path: std::io::Result<std::path::PathBuf>| {
+        path.map_or_else(|_| String::new(), |p| p.display().to_string())
+    };
+    vec![
+        ("redis_version", REDIS_VERSION.into()),
+        ("cairn_version", env!("CARGO_PKG_VERSION").into()),
+        ("redis_mode", "standalone".into()),
+        ("os", format!("Linux {} {}", kernel.trim(), std::env::consts::ARCH)),
+        ("arch_bits", usize::BITS.to_string()),
+        ("multiplexing_api", "epoll".into()),
+        ("process_id", std::process::id().to_string()),
+        ("process_supervised", "no".into()),
+        ("run_id", server.run_id.clone()),
+        ("tcp_port", config.port.to_string()),
+        ("server_time_usec", now.as_micros().to_string()),
+        ("uptime_in_seconds", uptime.to_string()),
+        ("uptime_in_days", (uptime / 86_400).to_string()),
+        ("hz", config.hz.to_string()),
+        ("configured_hz", config.hz.to_string()),
+        ("lru_clock", (now.as_secs() & 0xff_ffff).to_string()),
+        ("executable", path(std::env::current_exe())),
+        ("config_file", server.config_file.as_ref().map_or_else(String::new, |p| p.display().to_string())),
+        ("server_threads", config.worker_threads().to_string()),
+    ]
+}
+
+fn clients_section(server: &Server) -> Fields {
+    vec![
+        ("connected_clients", server.clients.count().to_string()),
+        ("maxclients", server.config.read().maxclients.to_string()),
+    ]
+}
+
+fn memory_section() -> Fields {
+    let memory = crate::alloc::memory();
+    let ratio = if memory.allocated == 0 { 0.0 } else { memory.resident as f64 / memory.allocated as f64 };
+    vec![
+        ("used_memory", memory.allocated.to_string()),
+        ("used_memory_human", human(memory.allocated)),
+        ("used_memory_rss", memory.resident.to_string()),
+        ("used_memory_rss_human", human(memory.resident)),
+        ("allocator_allocated", memory.allocated.to_string()),
+        ("allocator_active", memory.active.to_string()),
+        ("allocator_resident", memory.resident.to_string()),
+        ("mem_fragmentation_ratio", format!("{ratio:.2}")),
+        ("mem_allocator", "jemalloc-5.3".into()),
+        ("maxmemory", "0".into()),
+        ("maxmemory_human", "0B".into()),
+        ("maxmemory_policy", "noeviction".into()),
+    ]
+}
+
+/// A number of bytes for people, as Redis writes it: `1.50M`.
+fn human(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "K", "M", "G", "T"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{bytes}B") } else { format!("{value:.2}{unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.2}P")
+}
+
+fn stats_section(server: &Server) -> Fields {
+    let stats = &server.stats;
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed).to_string();
+    let [commands, input, output] = stats.rates();
+    vec![
+        ("total_connections_received", count(&stats.connections_received_total)),
+        ("total_commands_processed", count(&stats.commands_total)),
+        ("instantaneous_ops_per_sec", format!("{commands:.0}")),
+        ("total_net_input_bytes", count(&stats.input_bytes_total)),
+        ("total_net_output_bytes", count(&stats.output_bytes_total)),
+        ("instantaneous_input_kbps", format!("{:.2}", input / 1024.0)),
+        ("instantaneous_output_kbps", format!("{:.2}", output / 1024.0)),
+        ("rejected_connections", count(&stats.connections_rejected_total)),
+        ("total_protocol_errors", count(&stats.protocol_errors_total)),
+        ("total_reads_processed", count(&stats.reads_total)),
+        ("total_writes_processed", count(&stats.writes_total)),
+    ]
+}
+
+fn cpu_section() -> Fields {
+    let (own, children) = (cpu_time(Whose::Process), cpu_time(Whose::Children));
+    vec![
+        ("used_cpu_sys", format!("{:.6}", own.system)),
+        ("used_cpu_user", format!("{:.6}", own.user)),
+        ("used_cpu_sys_children", format!("{:.6}", children.system)),
+        ("used_cpu_user_children", format!("{:.6}", children.user)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human;
+
+    #[test]
+    fn sizes_read_as_redis_writes_them() {
+        assert_eq!(human(0), "0B");
+        assert_eq!(human(1023), "1023B");
+        assert_eq!(human(1536), "1.50K");
+        assert_eq!(human(3 << 30), "3.00G");
+    }
+}

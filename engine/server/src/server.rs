@@ -1,0 +1,204 @@
+//! The running server: what its connections share, its clockwork, and its end.
+
+use crate::clients::Clients;
+use crate::config::Settings;
+use crate::host;
+use crate::log::LevelHandle;
+use crate::stats::Stats;
+use cairn_engine::{Engine, Job, JobDone};
+use cairn_resp::{Protocol, Reply};
+use parking_lot::{Mutex, RwLock};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Everything connections share.
+pub(crate) struct Server {
+    pub(crate) engine: Engine,
+    pub(crate) config: RwLock<Settings>,
+    /// The file the configuration came from, absolute.
+    pub(crate) config_file: Option<PathBuf>,
+    pub(crate) hot: Hot,
+    pub(crate) clients: Clients,
+    pub(crate) stats: Stats,
+    pub(crate) run_id: String,
+    log_level: LevelHandle,
+    started: Instant,
+    /// Whole seconds since `started`, as of the last tick.
+    uptime_seconds: AtomicU64,
+    /// Held while the housekeeping runs.
+    ticking: Mutex<()>,
+    /// One shutdown at a time.
+    shutting_down: tokio::sync::Mutex<()>,
+    /// Everything is on disk; the process may end.
+    finished: Notify,
+}
+
+/// How often the momentary rates of INFO are sampled.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+
+/// Settings that every batch of requests reads.
+#[derive(Default)]
+pub(crate) struct Hot {
+    /// Bytes of one argument.
+    pub(crate) max_bulk: AtomicUsize,
+    /// Bytes of requests that wait to be whole.
+    pub(crate) query_buffer: AtomicUsize,
+}
+
+impl Hot {
+    fn set(&self, settings: &Settings) {
+        let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        self.max_bulk.store(bytes(settings.max_bulk_bytes), Relaxed);
+        self.query_buffer.store(bytes(settings.query_buffer_bytes), Relaxed);
+    }
+}
+
+impl Server {
+    pub(crate) fn new(
+        engine: Engine,
+        settings: Settings,
+        config_file: Option<PathBuf>,
+        log_level: LevelHandle,
+    ) -> Server {
+        let hot = Hot::default();
+        hot.set(&settings);
+        Server {
+            engine,
+            config: RwLock::new(settings),
+            config_file,
+            hot,
+            clients: Clients::new(),
+            stats: Stats::default(),
+            run_id: run_id(),
+            log_level,
+            started: Instant::now(),
+            uptime_seconds: AtomicU64::new(0),
+            ticking: Mutex::new(()),
+            shutting_down: tokio::sync::Mutex::const_new(()),
+            finished: Notify::new(),
+        }
+    }
+
+    /// Whole seconds since the start.
+    pub(crate) fn uptime_seconds(&self) -> u64 {
+        self.uptime_seconds.load(Relaxed)
+    }
+
+    /// Lets settings that CONFIG SET changed take effect; those read where they are used need nothing.
+    pub(crate) fn apply(&self, settings: &Settings) {
+        self.hot.set(settings);
+        self.log_level.set(settings.loglevel);
+        self.engine.set_fsync(host::fsync(settings));
+        self.engine.set_limits(host::limits(settings));
+        self.engine.set_auto_rewrite(host::auto_rewrite(settings));
+        self.engine.set_save_points(host::save_points(settings));
+    }
+
+    /// Starts the thread that runs the housekeeping `hz` times a second, for as long as the process lives. It is no
+    /// task, so that expiring many keys or forking delays nobody's replies.
+    pub(crate) fn start_clock(self: &Arc<Self>) -> std::io::Result<()> {
+        let server = Arc::clone(self);
+        std::thread::Builder::new().name("cairn-clock".into()).spawn(move || {
+            let mut second = Instant::now();
+            let mut sampled = second;
+            loop {
+                let hz = u64::try_from(server.config.read().hz).unwrap_or(10).max(1);
+                std::thread::sleep(Duration::from_millis(1000 / hz));
+                server.tick();
+                let now = Instant::now();
+                if now.duration_since(sampled) >= SAMPLE_EVERY {
+                    server.stats.sample(now);
+                    sampled = now;
+                }
+                if now.duration_since(second) >= Duration::from_secs(1) {
+                    server.disconnect_idle();
+                    second = now;
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn tick(&self) {
+        self.uptime_seconds.store(self.started.elapsed().as_secs(), Relaxed);
+        let _alone = self.ticking.lock();
+        if !self.clients.is_gate_closed() {
+            self.engine.tick();
+        }
+    }
+
+    fn disconnect_idle(&self) {
+        let timeout = u64::try_from(self.config.read().timeout_seconds).unwrap_or(0);
+        if timeout > 0 {
+            self.clients.disconnect_idle(timeout, self.uptime_seconds());
+        }
+    }
+
+    /// Does long work away from the threads that serve connections; returns the reply.
+    pub(crate) async fn run_job(self: &Arc<Self>, job: Job, protocol: Protocol) -> Vec<u8> {
+        let server = Arc::clone(self);
+        let work = move || {
+            let mut out = Vec::new();
+            // Housekeeping writes too, so it must not meet an engine that ends; the gate keeps it out afterwards.
+            let _no_tick = matches!(job, Job::Shutdown { .. }).then(|| server.ticking.lock());
+            let done = server.engine.run_job(&job, &*server, &mut Reply::new(&mut out, protocol));
+            (done, out)
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok((JobDone::Replied, reply)) => reply,
+            Ok((JobDone::Exit, _)) => {
+                self.finished.notify_one();
+                // The process ends, and this connection with it.
+                std::future::pending().await
+            }
+            Err(_) => FAILED.to_vec(),
+        }
+    }
+
+    /// Ends the engine while nobody runs commands. Returns only, with the error as a reply, where that failed; the
+    /// server then goes on.
+    pub(crate) async fn shut_down(self: &Arc<Self>, job: Job, protocol: Protocol) -> Vec<u8> {
+        // On a task of its own: who asked may be disconnected, and the gate must not stay closed then.
+        let server = Arc::clone(self);
+        match tokio::spawn(async move { server.shut_down_alone(job, protocol).await }).await {
+            Ok(reply) => reply,
+            Err(_) => FAILED.to_vec(),
+        }
+    }
+
+    async fn shut_down_alone(self: &Arc<Self>, job: Job, protocol: Protocol) -> Vec<u8> {
+        let _alone = self.shutting_down.lock().await;
+        let patience = u64::try_from(self.config.read().shutdown_timeout_seconds).unwrap_or(0);
+        let everybody = self.clients.close_gate();
+        if tokio::time::timeout(Duration::from_secs(patience), everybody).await.is_err() {
+            tracing::warn!(
+                seconds = patience,
+                "some clients did not take their replies in time; ending without them"
+            );
+        }
+        let reply = self.run_job(job, protocol).await;
+        self.clients.open_gate();
+        reply
+    }
+
+    /// Resolves when everything is on disk and the process may end.
+    pub(crate) async fn finished(&self) {
+        self.finished.notified().await;
+    }
+}
+
+const FAILED: &[u8] = b"-ERR the server failed while it ran this command\r\n";
+
+/// Forty hexadecimal digits that no other start has.
+fn run_id() -> String {
+    let mut bytes = [0_u8; 20];
+    if getrandom::fill(&mut bytes).is_err() {
+        // It is a name, not a secret: the time will do.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        bytes[..16].copy_from_slice(&now.as_nanos().to_le_bytes());
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
