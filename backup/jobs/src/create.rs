@@ -1,0 +1,154 @@
+//! Making a backup.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cairn_disk::Disk;
+use cairn_format::Lsn;
+use cairn_seal::Keyring;
+use cairn_store::StoreError;
+use tokio::task::spawn_blocking;
+
+use crate::manifest::{self, BackupManifest, ObjectEntry, ObjectKind};
+use crate::progress::{Phase, Progress};
+use crate::repository::{FIRST_MANIFEST, Repository};
+use crate::source::{Source, SourceFile};
+use crate::stream::FileBody;
+use crate::{JobError, files, moment};
+
+/// What to back up.
+pub struct CreateOptions {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// The disk it lies on.
+    pub disk: Arc<dyn Disk>,
+    /// With a keyring, everything is decrypted before it is copied; without one, checksums must do.
+    pub keyring: Option<Arc<Keyring>>,
+    /// The durable LSN that the running server told; what the files state counts where none was asked.
+    pub durable_lsn: Option<u64>,
+}
+
+/// A data directory, opened and checked: what a backup would consist of.
+pub struct Prepared {
+    source: Source,
+    manifest: BackupManifest,
+}
+
+impl Prepared {
+    /// Opens the directory's files and checks them, so that damage is found now and not when it is restored.
+    ///
+    /// # Errors
+    /// [`JobError::NoData`], [`JobError::JournalOff`], damage.
+    pub async fn new(options: CreateOptions, progress: Arc<dyn Progress>) -> Result<Self, JobError> {
+        let work = move || {
+            let CreateOptions { dir, disk, keyring, durable_lsn } = options;
+            let source = Source::open(&*disk, &dir, keyring.as_deref(), durable_lsn.map(Lsn))?;
+            if source.manifest.segments.is_empty() {
+                return Err(JobError::JournalOff { place: dir.display().to_string() });
+            }
+            check(&*disk, &source, keyring.as_deref(), &*progress)?;
+            let manifest = describe(&source);
+            Ok(Self { source, manifest })
+        };
+        spawn_blocking(work).await.map_err(|error| JobError::Task(error.to_string()))?
+    }
+
+    /// The manifest as it would be; checksums are filled in by the upload.
+    pub fn manifest(&self) -> &BackupManifest {
+        &self.manifest
+    }
+
+    /// Copies the files into the repository, the manifest last, and returns it.
+    ///
+    /// # Errors
+    /// Those of the store and of the disk. Without its manifest a backup does not exist, whatever was copied.
+    pub async fn upload(
+        self,
+        repository: &Repository,
+        progress: Arc<dyn Progress>,
+    ) -> Result<BackupManifest, JobError> {
+        let Self { source, mut manifest } = self;
+        let folder = format!("lineage/{}/snapshot/{}/", manifest.lineage, manifest.id);
+        progress.begin(Phase::Upload, manifest.bytes());
+        for (file, entry) in source.files.into_iter().zip(&mut manifest.objects) {
+            let key = format!("{folder}{}", entry.name);
+            let (body, checksum) =
+                FileBody::new(file.file, file.path.clone(), file.bytes, Arc::clone(&progress));
+            let stored =
+                repository.store().put_stream(&key, Box::new(body)).await.map_err(|error| match error {
+                    StoreError::Source { source, .. } => JobError::io(&file.path, "read", source),
+                    error => error.into(),
+                })?;
+            debug_assert_eq!(stored, entry.bytes);
+            let crc =
+                checksum.get().ok_or_else(|| JobError::Task("a body ended without a checksum".to_owned()))?;
+            entry.crc32 = format!("{crc:08x}");
+        }
+        progress.end();
+        let key = format!("{folder}{FIRST_MANIFEST}");
+        repository.store().put_bytes(&key, manifest.encode()?).await?;
+        Ok(manifest)
+    }
+}
+
+/// Reads what is about to be copied.
+fn check(
+    disk: &dyn Disk,
+    source: &Source,
+    keyring: Option<&Keyring>,
+    progress: &dyn Progress,
+) -> Result<(), JobError> {
+    let snapshots = || source.files.iter().filter(|file| file.kind == ObjectKind::Snapshot);
+    progress.begin(Phase::Check, snapshots().map(|file| file.bytes).sum());
+    for file in snapshots() {
+        // A snapshot that was replaced meanwhile was checked by the server when it was written; the copy here is open.
+        if files::is_still(disk, &file.path, file.file_id) {
+            files::check_snapshot(disk, &file.path, keyring, progress)?;
+        }
+    }
+    progress.end();
+    Ok(())
+}
+
+fn describe(source: &Source) -> BackupManifest {
+    let created_unix_ms = moment::now_unix_ms();
+    let to_lsn = source.end_lsn();
+    let snapshot = source.manifest.snapshot.as_ref();
+    let keys: BTreeSet<&String> = source.files.iter().filter_map(|file| file.key.as_ref()).collect();
+    BackupManifest {
+        format: manifest::FORMAT.to_owned(),
+        version: manifest::VERSION,
+        id: format!("{}-{to_lsn}", moment::compact(created_unix_ms)),
+        lineage: source.manifest.lineage.to_string(),
+        epoch: source.manifest.epoch,
+        created_unix_ms,
+        databases: source.manifest.databases,
+        encrypted: source.manifest.encrypted,
+        keys: keys.into_iter().cloned().collect(),
+        from_lsn: snapshot.map_or(0, |snapshot| snapshot.lsn.0),
+        to_lsn: to_lsn.0,
+        entries: snapshot.map_or(0, |snapshot| snapshot.entries),
+        objects: source.files.iter().map(object).collect(),
+    }
+}
+
+fn object(file: &SourceFile) -> ObjectEntry {
+    let name = match file.kind {
+        ObjectKind::Snapshot => "snapshot.cairn".to_owned(),
+        ObjectKind::Journal => file.name.clone(),
+    };
+    ObjectEntry {
+        name,
+        kind: file.kind,
+        file: file.name.clone(),
+        file_id: file.file_id.to_string(),
+        key: file.key.clone(),
+        bytes: file.bytes,
+        file_bytes: file.file_bytes,
+        crc32: String::new(),
+        first_lsn: file.first_lsn.0,
+        end_lsn: file.end_lsn.0,
+        entries: file.entries,
+    }
+}

@@ -1,0 +1,250 @@
+//! What can go wrong with a backup or a restore.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cairn_format::FormatError;
+use cairn_journal::JournalError;
+use cairn_seal::SealError;
+use cairn_snapshot::SnapshotError;
+use cairn_store::StoreError;
+
+/// An error of a job. [`JobError::exit_code`] says what a program ends with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store answered, and there is no repository.
+    #[error("{url}: there is no repository here; `cairn-backup create` makes one, or correct the address")]
+    NoRepository {
+        /// The repository's address.
+        url: String,
+    },
+    /// Something was written by a newer program.
+    #[error(
+        "{place}: version {found} is not known to this program, which knows version {known}; use the newer program"
+    )]
+    UnknownVersion {
+        /// The object.
+        place: String,
+        /// Its version.
+        found: u32,
+        /// The version this program knows.
+        known: u32,
+    },
+    /// The repository holds no such backup.
+    #[error("{url}: there is no backup {id}; `cairn-backup list` shows those there are")]
+    NoSuchBackup {
+        /// The repository's address.
+        url: String,
+        /// The backup asked for.
+        id: String,
+    },
+    /// The repository holds no backup at all.
+    #[error("{url}: the repository holds no backup yet")]
+    NoBackups {
+        /// The repository's address.
+        url: String,
+    },
+    /// Bytes are not what they were when they were written.
+    #[error("{place}{}: {what} is damaged: expected {expected}, found {found}", offset_text(*offset))]
+    Damaged {
+        /// The object or file.
+        place: String,
+        /// Where in it, in bytes, if that is known.
+        offset: Option<u64>,
+        /// What is damaged.
+        what: &'static str,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// The files of a data directory or a backup are not what they should be.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The journal is not what it should be.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A file could not be opened with the keys there are.
+    #[error("{place}: {source}")]
+    Seal {
+        /// The file.
+        place: String,
+        /// Why.
+        source: SealError,
+    },
+    /// A file is not of the format it should have.
+    #[error("{place}: {source}")]
+    Format {
+        /// The file.
+        place: String,
+        /// Why.
+        source: FormatError,
+    },
+    /// The data is encrypted and no key was given.
+    #[error("{place}: it is encrypted with the key {}; give --encryption-key-file or --encryption-key-command", keys.join(", "))]
+    KeyNeeded {
+        /// The backup or directory.
+        place: String,
+        /// The names of the keys needed.
+        keys: Vec<String>,
+    },
+    /// There is no data in a directory.
+    #[error("{}: there is no manifest, so it holds no data of Cairn", dir.display())]
+    NoData {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The journal is off: there would be nothing behind the snapshot.
+    #[error(
+        "{place}: no journal is kept (appendonly no), so a backup would miss every write since the last snapshot; switch it on with `appendonly yes`"
+    )]
+    JournalOff {
+        /// The directory or server.
+        place: String,
+    },
+    /// The data directory did not hold still.
+    #[error("{}: its files changed during each of {attempts} attempts to open them; try again", dir.display())]
+    Changing {
+        /// The directory.
+        dir: PathBuf,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// A restore would meet what is there already.
+    #[error("{}: the directory holds {found} already; choose an empty one, or give --force to replace the data in it", dir.display())]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+        /// The first name found in it.
+        found: String,
+    },
+    /// A server runs on the directory.
+    #[error("{}: the directory is locked: a server or a restore is using it", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// There is no room for the files.
+    #[error("{}: no space left for {bytes} bytes; free some, or choose another directory", path.display())]
+    NoSpace {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The file system failed.
+    #[error("{}: cannot {operation}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was attempted.
+        operation: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A file that cannot be restored from.
+    #[error("{}: {found}; --from reads snapshot containers (.cairn)", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A server did not do what it was asked.
+    #[error("{server}: {why}")]
+    Server {
+        /// The server's address.
+        server: String,
+        /// What it said, and what to do.
+        why: String,
+    },
+    /// Options that contradict each other, or one that is missing.
+    #[error("{0}")]
+    Usage(String),
+    /// JSON could not be written, which is a mistake of this program.
+    #[error("a document could not be written as JSON: {0}")]
+    Json(serde_json::Error),
+    /// A task of this program ended before its time, which is a mistake of this program.
+    #[error("a task ended unexpectedly: {0}")]
+    Task(String),
+    /// The person at the terminal said no, or the program was told to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn offset_text(offset: Option<u64>) -> String {
+    offset.map(|offset| format!(": offset {offset}")).unwrap_or_default()
+}
+
+impl JobError {
+    /// An I/O error of a file, named for what it is.
+    pub(crate) fn io(path: &Path, operation: &'static str, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), operation, source }
+    }
+
+    /// As [`JobError::io`], where `bytes` were about to be written.
+    pub(crate) fn write(path: &Path, bytes: u64, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::NoSpace { path: path.to_owned(), bytes }
+            }
+            _ => Self::io(path, "write", source),
+        }
+    }
+
+    /// Whether what was stored is not what was written.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Snapshot(error) => snapshot_is_damaged(error),
+            Self::Journal(error) => error.is_damage(),
+            Self::Seal { source, .. } => seal_is_damage(source),
+            Self::Format { source, .. } => !matches!(source, FormatError::UnknownVersion { .. }),
+            _ => false,
+        }
+    }
+
+    /// Whether a key is missing or another.
+    pub fn is_wrong_key(&self) -> bool {
+        match self {
+            Self::KeyNeeded { .. } => true,
+            Self::Snapshot(error) => error.is_wrong_key(),
+            Self::Journal(error) => error.is_wrong_key(),
+            Self::Seal { source, .. } => matches!(source, SealError::WrongKey { .. }),
+            _ => false,
+        }
+    }
+
+    /// What a program that failed with this ends with: 1 failed, 2 usage, 10 no repository, 11 locked, 12 wrong key,
+    /// 13 damaged, 130 interrupted.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Store(StoreError::BadUrl { .. }) => 2,
+            Self::NoRepository { .. } => 10,
+            Self::Store(error) if matches!(error.root(), StoreError::NoSuchBucket { .. }) => 10,
+            Self::Locked { .. } => 11,
+            Self::Interrupted => 130,
+            error if error.is_wrong_key() => 12,
+            error if error.is_damage() => 13,
+            _ => 1,
+        }
+    }
+}
+
+fn seal_is_damage(error: &SealError) -> bool {
+    match error {
+        SealError::Forged { .. } => true,
+        SealError::Format(error) => !matches!(error, FormatError::UnknownVersion { .. }),
+        _ => false,
+    }
+}
+
+fn snapshot_is_damaged(error: &SnapshotError) -> bool {
+    // A version from the future is whole; another program reads it.
+    !matches!(error, SnapshotError::Format { source: FormatError::UnknownVersion { .. }, .. })
+        && error.is_damage()
+}
