@@ -1,0 +1,25 @@
+.PHONY: run test prove bench setup clean
+
+# Builds and starts a server on 127.0.0.1:6379 (PORT=… for another) with data in ./data and backups in ./backups.
+run:
+	@PORT=$(or $(PORT),6379) exec tests/scripts/run.sh
+
+# Formats, lints and tests at bounded counts; installs what is missing.
+test:
+	@tests/scripts/test.sh
+
+# The same tests at full counts.
+prove:
+	@tests/scripts/prove.sh
+
+# Figures beside redis-server's.
+bench:
+	@tests/bench/bench.sh
+
+# Installs what the tests need.
+setup:
+	@tests/scripts/setup.sh
+
+# Removes what was built; data, backups and the keyring stay.
+clean:
+	@cargo clean

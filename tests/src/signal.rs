@@ -1,0 +1,29 @@
+//! Signals to a child by its process id: the one place of the harness that needs `unsafe`.
+#![allow(unsafe_code)]
+
+/// A signal a test sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Ctrl-C.
+    Interrupt,
+    /// A polite request to end.
+    Terminate,
+    /// Stop the process where it stands, until [`Signal::Continue`].
+    Stop,
+    /// Go on after [`Signal::Stop`].
+    Continue,
+}
+
+/// Sends `signal` to the process `pid`, which must be a child that has not been waited for.
+pub fn send(pid: u32, signal: Signal) {
+    let number = match signal {
+        Signal::Interrupt => libc::SIGINT,
+        Signal::Terminate => libc::SIGTERM,
+        Signal::Stop => libc::SIGSTOP,
+        Signal::Continue => libc::SIGCONT,
+    };
+    let pid = libc::pid_t::try_from(pid).expect("a process id fits pid_t");
+    // SAFETY: kill takes two numbers and touches no memory of ours.
+    let result = unsafe { libc::kill(pid, number) };
+    assert_eq!(result, 0, "kill({pid}, {signal:?}): {}", std::io::Error::last_os_error());
+}
