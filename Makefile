@@ -1,4 +1,4 @@
-.PHONY: run test prove bench setup clean
+.PHONY: run test prove bench fuzz setup clean
 
 # Builds and starts a server on 127.0.0.1:6379 (PORT=… for another) with data in ./data and backups in ./backups.
 run:
@@ -15,6 +15,10 @@ prove:
 # Figures beside redis-server's.
 bench:
 	@tests/bench/bench.sh
+
+# Every fuzz target for FUZZ_SECONDS (60) seconds; needs nightly and cargo-fuzz.
+fuzz:
+	@tests/scripts/fuzz.sh
 
 # Installs what the tests need.
 setup:

@@ -64,8 +64,9 @@ pub static SEGMENTS: LazyLock<[Header; 2]> = LazyLock::new(|| {
 
 /// Headers of a plain and of an encrypted snapshot.
 pub static SNAPSHOTS: LazyLock<[Header; 2]> = LazyLock::new(|| {
-    ["plain", "encrypted"]
-        .map(|kind| Header::load(&format!("snapshot/fixtures/v1/{kind}/{}", snapshot_name()), Magic::Snapshot))
+    ["plain", "encrypted"].map(|kind| {
+        Header::load(&format!("snapshot/fixtures/v1/{kind}/{}", snapshot_name()), Magic::Snapshot)
+    })
 });
 
 /// The name of the snapshot.
@@ -75,7 +76,7 @@ pub fn snapshot_name() -> String {
 }
 
 /// The LSN at which the journal of the fixtures begins its second segment, that of the snapshot.
-pub const SNAPSHOT_LSN: u64 = 199;
+pub const SNAPSHOT_LSN: u64 = 221;
 
 /// A file in the folder `storage`.
 #[must_use]

@@ -1,7 +1,8 @@
 //! Frames of the journal, alone and as a segment.
 
 use cairn_format::frame::{
-    BLOCK_BYTES, BLOCK_LOGICAL_BYTES, FRAME_HEADER_BYTES, FrameHeader, block_state, gather, seal_crc, stored_crc,
+    BLOCK_BYTES, BLOCK_LOGICAL_BYTES, FRAME_HEADER_BYTES, FrameHeader, block_state, gather, seal_crc,
+    stored_crc,
 };
 use cairn_format::header::{Body, Magic};
 use cairn_format::manifest::SegmentEntry;
@@ -51,8 +52,8 @@ fn frame(data: &[u8], file: &FileId) {
     assert_eq!(written[8..FRAME_HEADER_BYTES], logical[8..FRAME_HEADER_BYTES]);
 }
 
-/// A segment by each of its readers, which must agree.
-fn read_segment(segment: &Header, frames: &[u8]) {
+/// A segment by each of its readers, which must agree; how many bytes of effects a scan delivers.
+fn read_segment(segment: &Header, frames: &[u8]) -> usize {
     let Body::Journal(body) = &segment.identity.body else { unreachable!("the fixture is a segment") };
     let (disk, path) = disk_with("journal", &[&segment.bytes, frames]);
     let file_bytes = (HEADER_BYTES + frames.len()) as u64;
@@ -88,13 +89,39 @@ fn read_segment(segment: &Header, frames: &[u8]) {
         delivered.extend_from_slice(bytes);
         Ok::<(), ()>(())
     };
-    let report = scan(&disk, path.parent().expect("a directory"), &[entry], from, from, Some(&KEYRING), &mut sink);
+    let report =
+        scan(&disk, path.parent().expect("a directory"), &[entry], from, from, Some(&KEYRING), &mut sink);
     match report {
         Ok(report) => {
             assert_eq!(report.end, from.advance(delivered.len()));
             assert!(effects.starts_with(&delivered), "a scan delivers what the reader reads");
+            delivered.len()
         }
-        Err(ScanError::Journal(error)) => assert!(error.is_damage(), "{error}"),
+        Err(ScanError::Journal(error)) => {
+            assert!(error.is_damage(), "{error}");
+            0
+        }
         Err(ScanError::Sink(())) => unreachable!("the sink takes all"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without this a seed that no longer fits its header would be refused at the door, and nothing would tell.
+    #[test]
+    fn seeds_and_mended_changes_get_through() {
+        for (index, name) in [(0, "plain"), (0, "plain-long"), (1, "encrypted")] {
+            let segment = &SEGMENTS[index];
+            let path = format!("{}/seeds/journal_frame/{name}", env!("CARGO_MANIFEST_DIR"));
+            let mut seed = std::fs::read(path).expect("a seed");
+            assert!(read_segment(segment, &seed) > 30, "{name}");
+            assert_eq!(mend::frames(&seed, &segment.file_id(), HEADER_BYTES), seed);
+            seed[100] ^= 1;
+            assert_eq!(read_segment(segment, &seed), 0, "{name}");
+            let mended = mend::frames(&seed, &segment.file_id(), HEADER_BYTES);
+            assert_eq!(read_segment(segment, &mended) > 30, segment.slot.is_none(), "{name}");
+        }
     }
 }

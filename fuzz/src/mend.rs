@@ -60,7 +60,9 @@ pub fn frames(bytes: &[u8], file: &FileId, offset: usize) -> Vec<u8> {
 /// its key can change them.
 pub fn container(file: &mut [u8]) {
     header(file);
-    let Some(footer_at) = file.len().checked_sub(FOOTER_BYTES).filter(|at| *at >= HEADER_BYTES) else { return };
+    let Some(footer_at) = file.len().checked_sub(FOOTER_BYTES).filter(|at| *at >= HEADER_BYTES) else {
+        return;
+    };
     trailing(&mut file[footer_at..]);
     let Ok(index_at) = usize::try_from(u64_at(&file[footer_at..], 24)) else { return };
     if index_at > footer_at || index_at < HEADER_BYTES {

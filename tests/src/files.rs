@@ -1,6 +1,6 @@
 //! Directories as values: copied, compared, searched and spoiled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -25,16 +25,38 @@ pub fn all(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The files of a data directory that hold data: all but the lock.
+/// The files of a data directory that hold data: neither the lock nor a temporary file, which a start removes.
 pub fn data(directory: &Path) -> Vec<PathBuf> {
-    all(directory).into_iter().filter(|path| path.file_name().is_some_and(|name| name != "lock")).collect()
+    let is_data = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name != "lock" && !name.ends_with(".tmp")
+    };
+    all(directory).into_iter().filter(is_data).collect()
 }
 
-/// The files directly in `directory` whose name starts with `prefix`, sorted by name.
+/// The number in the name of a segment or snapshot.
+pub fn lsn(path: &Path) -> u64 {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let digits = name.split(['-', '.']).nth(1).unwrap_or_default();
+    digits.parse().unwrap_or_else(|_| panic!("{name} has no LSN"))
+}
+
+/// The journal segments that hold effects after the newest snapshot, in order: all that recovery cannot do without.
+pub fn needed_segments(directory: &Path) -> Vec<PathBuf> {
+    let from = named(directory, "snapshot-").last().map_or(0, |path| lsn(path));
+    let segments = named(directory, "journal-");
+    let end = |at: usize| segments.get(at + 1).map_or(u64::MAX, |next| lsn(next));
+    (0..segments.len())
+        .filter(|at| end(*at) > from.max(lsn(&segments[*at])))
+        .map(|at| segments[at].clone())
+        .collect()
+}
+
+/// The data files directly in `directory` whose name starts with `prefix`, sorted by name.
 pub fn named(directory: &Path, prefix: &str) -> Vec<PathBuf> {
     let starts =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
-    all(directory).into_iter().filter(|path| path.parent() == Some(directory) && starts(path)).collect()
+    data(directory).into_iter().filter(|path| path.parent() == Some(directory) && starts(path)).collect()
 }
 
 /// Copies the tree `from` to the directory `to`. Pages of zeros become holes: journal segments are mostly preallocated.
@@ -53,6 +75,18 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// The files that differ between two [`contents`], named for a message.
+pub fn changed(before: &Contents, after: &Contents) -> Vec<String> {
+    let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let differs = |path: &&&PathBuf| before.get(**path) != after.get(**path);
+    let shown = |path: &PathBuf| match (before.get(path), after.get(path)) {
+        (None, _) => format!("{} is new", path.display()),
+        (_, None) => format!("{} is gone", path.display()),
+        _ => format!("{} has other bytes", path.display()),
+    };
+    names.iter().filter(differs).map(|path| shown(path)).collect()
+}
+
 static ZEROS: [u8; 4_096] = [0; 4_096];
 
 fn is_zero(data: &[u8]) -> bool {
@@ -63,8 +97,11 @@ fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// What [`contents`] gives: for each file its length and its bytes up to the last that is not zero.
+pub type Contents = BTreeMap<PathBuf, (usize, Vec<u8>)>;
+
 /// Names, lengths and contents of the data files: what a refused start must leave as it was.
-pub fn contents(directory: &Path) -> BTreeMap<PathBuf, (usize, Vec<u8>)> {
+pub fn contents(directory: &Path) -> Contents {
     data(directory)
         .into_iter()
         .map(|path| {

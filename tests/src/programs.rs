@@ -67,7 +67,7 @@ pub struct Done {
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
-    /// The largest resident set seen while it ran, in KiB.
+    /// The most memory of its own seen while it ran, mapped files left out, in KiB.
     pub peak_kib: u64,
 }
 
@@ -161,10 +161,9 @@ impl Tool {
         let waiter = thread::spawn(move || sender.send(child.wait_with_output()));
         let (mut peak_kib, end) = (0, Instant::now() + LIMIT);
         let result = loop {
-            // The kernel keeps the peak, so looking now and then misses only the last moments.
-            match receiver.recv_timeout(Duration::from_millis(10)) {
+            match receiver.recv_timeout(Duration::from_millis(5)) {
                 Ok(result) => break result,
-                Err(_) if Instant::now() < end => peak_kib = peak_kib_of(pid).unwrap_or(peak_kib),
+                Err(_) if Instant::now() < end => peak_kib = own_memory_kib(pid).unwrap_or(0).max(peak_kib),
                 Err(_) => {
                     crate::signal::send(pid, crate::signal::Signal::Terminate);
                     panic!("`{line}` still runs after {LIMIT:?}");
@@ -183,10 +182,10 @@ impl Tool {
     }
 }
 
-/// The largest resident set of a running process so far.
-fn peak_kib_of(pid: u32) -> Option<u64> {
+/// The resident memory of a process that no file backs.
+fn own_memory_kib(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 

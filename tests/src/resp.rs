@@ -138,7 +138,7 @@ impl Client {
             Ok(value) => value,
             Err(error) => {
                 let shown: Vec<_> = args.iter().map(|arg| arg.as_ref().escape_ascii().to_string()).collect();
-                panic!("{}: {error}", shown.join(" "))
+                panic!("{:.120}: {error}", shown.join(" "))
             }
         }
     }

@@ -76,9 +76,9 @@ fn listed(repository: &Repository) -> Vec<String> {
     let backups = document.get("backups").unwrap_or(&document);
     let backups =
         backups.as_array().unwrap_or_else(|| panic!("`{}` lists no array: {}", done.line, done.stdout));
-    let id = |backup: &serde_json::Value| match backup.get("id") {
+    let id = |backup: &serde_json::Value| match backup.get("backup") {
         Some(serde_json::Value::String(id)) => id.clone(),
-        other => panic!("a backup has an id, not {other:?}: {}", done.stdout),
+        other => panic!("a backup has a name, not {other:?}: {}", done.stdout),
     };
     backups.iter().map(id).collect()
 }

@@ -104,7 +104,12 @@ fn log_to_stderr(filter: &str) -> Result<(), JobError> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|error| JobError::Usage(format!("--log {filter:?}: {error}")))?;
     // A second call, as tests make, keeps the first subscriber.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let ansi = std::io::stderr().is_terminal();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(ansi)
+        .with_writer(std::io::stderr)
+        .try_init();
     Ok(())
 }
 

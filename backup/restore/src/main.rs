@@ -10,7 +10,8 @@ use std::time::Instant;
 use cairn_jobs::cli::{CommonOptions, Session, human_bytes};
 use cairn_jobs::{JobError, RealDisk, Repository, RestoreOptions, Restored};
 use clap::builder::FalseyValueParser;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Restores a Cairn data directory. Everything is downloaded and checked before any of it is named in the target.
 ///
@@ -26,13 +27,13 @@ struct Cli {
     #[command(flatten)]
     common: CommonOptions,
     /// The backup to restore
-    #[arg(long, value_name = "ID", env = "CAIRN_BACKUP", conflicts_with = "latest")]
+    #[arg(long, value_name = "ID", env = "CAIRN_BACKUP")]
     backup: Option<String>,
     /// Restore the newest backup, which is also done when none is named
     #[arg(long, env = "CAIRN_LATEST", value_parser = FalseyValueParser::new())]
     latest: bool,
     /// Restore this snapshot container (.cairn) instead
-    #[arg(long, value_name = "FILE", env = "CAIRN_FROM", conflicts_with_all = ["backup", "latest"])]
+    #[arg(long, value_name = "FILE", env = "CAIRN_FROM")]
     from: Option<PathBuf>,
     /// The directory to restore into; it is made if it is missing
     #[arg(long, value_name = "DIR", env = "CAIRN_DIR")]
@@ -60,12 +61,38 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse(&Cli::command().get_matches()).unwrap_or_else(|error| error.exit());
     if let Some(Verb::Completions { shell }) = cli.verb {
         clap_complete::generate(shell, &mut Cli::command(), "cairn-restore", &mut std::io::stdout());
         return ExitCode::SUCCESS;
     }
     cairn_jobs::cli::run("cairn-restore", &cli.common.clone(), |session| restore(session, cli))
+}
+
+/// Takes one source of the three. One on the command line wins over those in the environment; two there are an error.
+fn parse(matches: &ArgMatches) -> Result<Cli, clap::Error> {
+    let mut cli = Cli::from_arg_matches(matches)?;
+    let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let here: Vec<&str> = ["backup", "latest", "from"].into_iter().filter(|id| given(id)).collect();
+    if let [first, second, ..] = here[..] {
+        let why = format!("--{first} and --{second} exclude each other");
+        return Err(Cli::command().error(clap::error::ErrorKind::ArgumentConflict, why));
+    }
+    match here.first() {
+        Some(&"backup") => (cli.latest, cli.from) = (false, None),
+        Some(&"latest") => (cli.backup, cli.from) = (None, None),
+        Some(_) => (cli.backup, cli.latest) = (None, false),
+        None if usize::from(cli.backup.is_some())
+            + usize::from(cli.latest)
+            + usize::from(cli.from.is_some())
+            > 1 =>
+        {
+            let why = "CAIRN_BACKUP, CAIRN_LATEST and CAIRN_FROM exclude each other";
+            return Err(Cli::command().error(clap::error::ErrorKind::ArgumentConflict, why));
+        }
+        None => {}
+    }
+    Ok(cli)
 }
 
 async fn restore(session: Arc<Session>, cli: Cli) -> Result<u8, JobError> {
@@ -129,7 +156,8 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
-        let parse = |args: &[&str]| Cli::try_parse_from([&["cairn-restore"], args].concat());
+        let parse =
+            |args: &[&str]| parse(&Cli::command().try_get_matches_from([&["cairn-restore"], args].concat())?);
         assert!(parse(&["--repo", "file:///r", "--dir", "d", "--latest", "-y"]).is_ok());
         assert!(parse(&["completions", "bash"]).unwrap().verb.is_some());
         for bad in [

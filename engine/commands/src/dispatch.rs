@@ -9,11 +9,11 @@ use cairn_resp::Reply;
 
 use crate::context::{Context, Data, Lookups};
 use crate::effects::Effects;
-use crate::error::CommandError;
+use crate::error::{CommandError, CommandResult};
 use crate::families;
 use crate::host::{Host, Job};
 use crate::session::{Session, Transaction};
-use crate::spec::{CommandSpec, Flags, Keys};
+use crate::spec::{CommandSpec, Flags, Keys, Subcommand};
 
 /// The longest command name; a longer one cannot be in the table.
 const NAME_MAX: usize = 24;
@@ -140,24 +140,30 @@ pub fn decide(
         {
             CommandError::other("NOAUTH Authentication required.")
         }
-        Some(spec) => match &mut session.transaction {
-            None if spec.ends_watches() => {
+        Some(spec) => match (check_subcommand(spec, args), &mut session.transaction) {
+            (Err(refusal), _) => refusal,
+            (Ok(()), None) if spec.ends_watches() => {
                 return Decision::Run(spec, LockPlan::of_session(session, keyspace));
             }
-            None => return Decision::Run(spec, LockPlan::of(spec, args, keyspace)),
-            Some(_) if spec.runs_at_once() => {
+            (Ok(()), None) => return Decision::Run(spec, LockPlan::of(spec, args, keyspace)),
+            (Ok(()), Some(_)) if spec.runs_at_once() => {
                 return Decision::Run(spec, LockPlan::of_session(session, keyspace));
             }
-            Some(_) if spec.flags.has(Flags::NO_MULTI) => {
+            (Ok(()), Some(_)) if spec.flags.has(Flags::NO_MULTI) => {
                 CommandError::other("ERR Command not allowed inside a transaction")
             }
-            Some(transaction) => {
+            (Ok(()), Some(transaction)) => {
                 transaction.queue.push(args.iter().map(|arg| arg.to_vec()).collect());
                 reply.simple("QUEUED");
                 return Decision::Replied;
             }
         },
     };
+    if args[0].eq_ignore_ascii_case(b"exec") {
+        session.transaction = None;
+        reply.error(&format!("EXECABORT Transaction discarded because of: {refusal}"));
+        return Decision::Replied;
+    }
     if let Some(transaction) = &mut session.transaction {
         transaction.broken = true;
     }
@@ -174,6 +180,33 @@ impl CommandSpec {
     fn ends_watches(&self) -> bool {
         matches!(self.name, "exec" | "discard" | "unwatch" | "reset")
     }
+}
+
+/// Checks that a group's subcommand is there, and with so many arguments.
+#[inline]
+fn check_subcommand(spec: &CommandSpec, args: &[&[u8]]) -> CommandResult {
+    match families::GROUPS.iter().find(|(name, _)| *name == spec.name) {
+        Some((_, subcommands)) if args.len() > 1 => check_group(spec, subcommands, args),
+        _ => Ok(()),
+    }
+}
+
+#[cold]
+fn check_group(spec: &CommandSpec, subcommands: &[Subcommand], args: &[&[u8]]) -> CommandResult {
+    let named = |subcommand: &&Subcommand| args[1].eq_ignore_ascii_case(subcommand.name.as_bytes());
+    match subcommands.iter().find(named) {
+        None => Err(unknown_subcommand(spec.name, args[1])),
+        Some(subcommand) if subcommand.arity.allows(args.len()) => Ok(()),
+        Some(subcommand) => {
+            Err(CommandError::WrongArity(format!("{}|{}", spec.name, subcommand.name).into()))
+        }
+    }
+}
+
+/// The error for a subcommand that is not there.
+pub(crate) fn unknown_subcommand(command: &str, word: &[u8]) -> CommandError {
+    let command = command.to_uppercase();
+    CommandError::other(format!("ERR unknown subcommand '{}'. Try {command} HELP.", shown(word)))
 }
 
 fn unknown(args: &[&[u8]]) -> CommandError {

@@ -23,6 +23,21 @@ pub struct CommandSpec {
 /// Runs a command; `args[0]` is its name. It checks before it changes anything, so an error means nothing happened.
 pub type Handler = fn(&mut Context<'_, '_>, &[&[u8]]) -> CommandResult;
 
+/// What stands behind a command that is only the name of a group (CONFIG, OBJECT): checked with the command itself, so
+/// that MULTI does not queue what cannot run.
+#[derive(Clone, Copy)]
+pub(crate) struct Subcommand {
+    /// In lower case.
+    pub name: &'static str,
+    /// How many arguments it takes, both names included.
+    pub arity: Arity,
+}
+
+/// A row of a table of subcommands.
+pub(crate) const fn subcommand(name: &'static str, arity: Arity) -> Subcommand {
+    Subcommand { name, arity }
+}
+
 /// How many arguments a command takes, its own name included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arity {

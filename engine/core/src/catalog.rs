@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_disk::{Disk, write_file_atomically};
+use cairn_disk::{Disk, File, temporary_name};
 use cairn_format::manifest::{Manifest, SegmentEntry, SnapshotEntry};
 use cairn_format::{LineageId, Lsn};
 use cairn_seal::{Keyring, SealError, open_manifest, seal_manifest};
@@ -21,7 +21,13 @@ pub(crate) struct Catalog {
     dir: PathBuf,
     keyring: Option<Arc<Keyring>>,
     manifest: Mutex<Manifest>,
+    /// An empty file with room for the next manifest: when the disk is full, the journal can still go on in the segment
+    /// that was prepared for it, which has to be named first.
+    spare: Mutex<Option<Arc<dyn File>>>,
 }
+
+/// Room kept for the next manifest, in bytes: for some hundred segments.
+const SPARE_BYTES: u64 = 64 * 1024;
 
 impl Catalog {
     /// Reads the manifest of a directory; also whether there was one. Without one the directory provably holds no data.
@@ -52,7 +58,16 @@ impl Catalog {
             }
             empty_manifest(databases).map_err(|source| OpenError::Seal { path: path.clone(), source })?
         };
-        Ok((Self { disk, dir: dir.to_owned(), keyring, manifest: Mutex::new(manifest) }, found))
+        Ok((
+            Self {
+                disk,
+                dir: dir.to_owned(),
+                keyring,
+                manifest: Mutex::new(manifest),
+                spare: Mutex::new(None),
+            },
+            found,
+        ))
     }
 
     pub(crate) fn manifest(&self) -> Manifest {
@@ -72,7 +87,36 @@ impl Catalog {
     fn write(&self, manifest: &mut Manifest) -> io::Result<()> {
         manifest.number += 1;
         let bytes = seal_manifest(manifest, self.keyring.as_deref()).map_err(io::Error::other)?;
-        write_file_atomically(&*self.disk, &self.dir.join(MANIFEST), &bytes)
+        self.replace_manifest(&bytes)
+    }
+
+    /// Puts `bytes` in the manifest's place, in the room kept for it, so that after a crash either they are there or what
+    /// was there before; then keeps room for the next one.
+    fn replace_manifest(&self, bytes: &[u8]) -> io::Result<()> {
+        let path = self.dir.join(MANIFEST);
+        let temporary = temporary_name(&path);
+        let mut spare = self.spare.lock();
+        let file = match spare.take() {
+            Some(file) => file,
+            None => self.new_spare(&temporary)?,
+        };
+        file.write_at(bytes, 0)?;
+        file.set_len(bytes.len() as u64)?;
+        file.sync_all()?;
+        self.disk.rename(&temporary, &path)?;
+        self.disk.sync_dir(&self.dir)?;
+        // Without room for the next one this one is there all the same; the next one tries again.
+        *spare = self.new_spare(&temporary).ok();
+        Ok(())
+    }
+
+    fn new_spare(&self, temporary: &Path) -> io::Result<Arc<dyn File>> {
+        if self.disk.exists(temporary)? {
+            self.disk.remove(temporary)?;
+        }
+        let file = self.disk.create_new(temporary)?;
+        file.allocate(SPARE_BYTES)?;
+        Ok(file)
     }
 
     /// Names a new snapshot and lets go of the journal below it and of the snapshot before.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use cairn_format::Lsn;
 use cairn_journal::JournalError;
 use cairn_seal::SealError;
 use cairn_snapshot::SnapshotError;
@@ -49,6 +50,20 @@ pub enum OpenError {
     /// The snapshot cannot be loaded.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// The snapshot that the manifest names is not there.
+    #[error(
+        "{} is missing; it holds {entries} keys, all that was written before LSN {lsn}; put the file back or restore the \
+         directory from a backup with cairn-restore",
+        path.display()
+    )]
+    MissingSnapshot {
+        /// The file.
+        path: PathBuf,
+        /// It held the effects below this position.
+        lsn: Lsn,
+        /// How many keys it held.
+        entries: u64,
+    },
     /// A snapshot is not the one the manifest names.
     #[error(
         "{} is not the snapshot the manifest names ({what}: expected {expected}, found {found}); \
@@ -100,7 +115,10 @@ impl OpenError {
             Self::Journal(error) if error.is_wrong_key() => 12,
             Self::Journal(error) if error.is_damage() => 13,
             Self::Snapshot(_) | Self::Journal(_) => 1,
-            Self::NoManifest { .. } | Self::OtherSnapshot { .. } | Self::Replay { .. } => 13,
+            Self::NoManifest { .. }
+            | Self::MissingSnapshot { .. }
+            | Self::OtherSnapshot { .. }
+            | Self::Replay { .. } => 13,
             Self::FewerDatabases { .. } | Self::Io { .. } => 1,
         }
     }

@@ -79,7 +79,7 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
     let manifest = catalog.manifest();
     let mut recovery = Recovery { fresh: !found, ..Recovery::default() };
     if let Some(entry) = &manifest.snapshot {
-        load_snapshot(options, keyspace, &manifest, entry)?;
+        load_snapshot(options, keyspace, entry)?;
         recovery.snapshot_entries = entry.entries;
         recovery.snapshot_lsn = entry.lsn;
     }
@@ -106,13 +106,11 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
     Ok(Opened { lock, catalog, log, snapshot: manifest.snapshot, recovery })
 }
 
-fn load_snapshot(
-    options: &Options,
-    keyspace: &Keyspace,
-    manifest: &Manifest,
-    entry: &SnapshotEntry,
-) -> Result<(), OpenError> {
+fn load_snapshot(options: &Options, keyspace: &Keyspace, entry: &SnapshotEntry) -> Result<(), OpenError> {
     let path = options.dir.join(&entry.name);
+    if !options.disk.exists(&path).map_err(|source| OpenError::Io { path: path.clone(), source })? {
+        return Err(OpenError::MissingSnapshot { path, lsn: entry.lsn, entries: entry.entries });
+    }
     let container = Container::open(&*options.disk, &path, options.keyring.as_deref())?;
     let differs = |what, expected: &dyn ToString, found: &dyn ToString| OpenError::OtherSnapshot {
         path: path.clone(),
@@ -120,12 +118,10 @@ fn load_snapshot(
         expected: expected.to_string(),
         found: found.to_string(),
     };
-    let identity = container.identity();
-    if identity.file_id != entry.file_id {
-        return Err(differs("file id", &entry.file_id, &identity.file_id));
-    }
-    if identity.lineage != manifest.lineage {
-        return Err(differs("lineage", &manifest.lineage, &identity.lineage));
+    // The file id alone says which file it is: after a restore the files still bear the lineage they came from.
+    let file_id = container.identity().file_id;
+    if file_id != entry.file_id {
+        return Err(differs("file id", &entry.file_id, &file_id));
     }
     if container.lsn() != entry.lsn {
         return Err(differs("LSN", &entry.lsn, &container.lsn()));

@@ -129,9 +129,10 @@ impl<'s, S: Stream> Connection<'s, S> {
 
     /// Runs all requests that are whole and writes their replies.
     async fn batch(&mut self) -> io::Result<Next> {
-        self.parser.set_max_bulk(self.server.hot.max_bulk.load(Relaxed));
         let mut commands = 0;
         let next = loop {
+            // Either may have been changed by the request before.
+            self.parser.set_max_bulk(self.server.hot.max_bulk.load(Relaxed));
             self.parser.set_authenticated(self.session.authenticated);
             let rest = self.input.get(self.used..).unwrap_or_default();
             match self.parser.parse(rest, &mut self.args) {

@@ -63,6 +63,24 @@ impl Mapping {
         Mapping { path: path.to_owned(), contents: Contents::Owned(bytes) }
     }
 
+    /// Says that these bytes are not needed again soon, so that a long file read once does not fill the memory of the
+    /// process. They can still be read: the system fetches them again.
+    pub fn release(&self, range: std::ops::Range<usize>) {
+        const PAGE: usize = 4096;
+        let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+        if let Contents::Mapped { map, .. } = &self.contents
+            && start < end
+            && end <= map.len()
+        {
+            // SAFETY: the mapping is of a file and shared, and never written through: what is dropped comes back from the
+            // file, or as zeros where the fault handler had put zeros.
+            let advised =
+                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+            // Advice only: a kernel that refuses it keeps the pages until it needs them.
+            let _ = advised;
+        }
+    }
+
     /// The bytes of the file. Pages that cannot be read give zeros: call [`Mapping::check`] after using them.
     pub fn bytes(&self) -> &[u8] {
         match &self.contents {

@@ -210,6 +210,9 @@ impl Container {
                     failed.store(true, Ordering::Relaxed);
                     return Err(error);
                 }
+                if let (Ok(start), Ok(end)) = (usize::try_from(entry.offset), usize::try_from(entry.end())) {
+                    self.mapping.release(start..end);
+                }
             }
             Ok(())
         };

@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
 use crate::glob::glob_matches;
 use crate::scan::{ScanOptions, cursor, reply_scan};
-use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
+use crate::spec::{Categories, CommandSpec, Flags, Keys, Subcommand, at_least, exactly, subcommand};
 
 const KEYSPACE: Categories = Categories::KEYSPACE;
 
@@ -372,16 +372,16 @@ const OBJECT_HELP: &[&str] = &[
     "    Print this help.",
 ];
 
+pub(crate) const OBJECT: &[Subcommand] = &[
+    subcommand("help", exactly(2)),
+    subcommand("encoding", exactly(3)),
+    subcommand("refcount", exactly(3)),
+    subcommand("idletime", exactly(3)),
+    subcommand("freq", exactly(3)),
+];
+
 fn object(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let word = args[1].to_ascii_lowercase();
-    let shown = || String::from_utf8_lossy(&args[1][..args[1].len().min(128)]);
-    let known = matches!(&word[..], b"help" | b"encoding" | b"refcount" | b"idletime" | b"freq");
-    if !known {
-        return Err(CommandError::other(format!("ERR unknown subcommand '{}'. Try OBJECT HELP.", shown())));
-    }
-    if args.len() != if word == b"help" { 2 } else { 3 } {
-        return Err(CommandError::WrongArity(format!("object|{}", String::from_utf8_lossy(&word)).into()));
-    }
     if word == b"help" {
         ctx.reply.array(OBJECT_HELP.len());
         OBJECT_HELP.iter().for_each(|line| ctx.reply.simple(line));

@@ -10,7 +10,7 @@ mod string;
 mod transactions;
 mod zset;
 
-use crate::spec::CommandSpec;
+use crate::spec::{CommandSpec, Subcommand};
 
 /// The rows of every family.
 pub(crate) const TABLES: &[&[CommandSpec]] = &[
@@ -23,6 +23,14 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     transactions::COMMANDS,
     connection::COMMANDS,
     server::COMMANDS,
+];
+
+/// The subcommands of each command that is a group.
+pub(crate) const GROUPS: &[(&str, &[Subcommand])] = &[
+    ("object", generic::OBJECT),
+    ("client", connection::CLIENT),
+    ("config", server::CONFIG),
+    ("command", server::COMMAND),
 ];
 
 #[cfg(test)]

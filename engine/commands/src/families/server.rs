@@ -3,13 +3,12 @@
 use cairn_keyspace::Entry;
 use cairn_keyspace::encode::DatasetDigest;
 
-use super::connection::unknown_subcommand;
 use crate::args::{float, integer, is};
 use crate::context::Context;
-use crate::dispatch;
+use crate::dispatch::{self, unknown_subcommand};
 use crate::error::{CommandError, CommandResult};
 use crate::host::{Job, SnapshotReason};
-use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
+use crate::spec::{Categories, CommandSpec, Flags, Keys, Subcommand, at_least, exactly, subcommand};
 
 const NONE: Categories = Categories::NONE;
 const KEYSPACE: Categories = Categories::KEYSPACE;
@@ -42,6 +41,13 @@ fn info(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     Ok(())
 }
 
+pub(crate) const CONFIG: &[Subcommand] = &[
+    subcommand("get", at_least(3)),
+    subcommand("set", at_least(4)),
+    subcommand("rewrite", exactly(2)),
+    subcommand("resetstat", exactly(2)),
+];
+
 fn config(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     match (&args[1].to_ascii_lowercase()[..], &args[2..]) {
         (b"get", patterns) if !patterns.is_empty() => {
@@ -65,10 +71,18 @@ fn config(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             ctx.host.reset_statistics();
             ctx.reply.ok();
         }
-        _ => return Err(unknown_subcommand("CONFIG", args[1])),
+        _ => return Err(CommandError::WrongArity("config|set".into())),
     }
     Ok(())
 }
+
+pub(crate) const COMMAND: &[Subcommand] = &[
+    subcommand("count", exactly(2)),
+    subcommand("list", at_least(2)),
+    subcommand("info", at_least(2)),
+    subcommand("docs", at_least(2)),
+    subcommand("getkeys", at_least(3)),
+];
 
 fn command(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let Some(word) = args.get(1) else {
@@ -100,7 +114,7 @@ fn command(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         }
         (b"docs", names) => docs(ctx, names),
         (b"getkeys", request) if !request.is_empty() => getkeys(ctx, request)?,
-        _ => return Err(unknown_subcommand("COMMAND", word)),
+        _ => return Err(CommandError::Syntax),
     }
     Ok(())
 }
@@ -290,7 +304,7 @@ fn debug(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             deny_in_transaction(ctx)?;
             ctx.job = Some(Job::Sleep(seconds));
         }
-        _ => return Err(unknown_subcommand("DEBUG", args[1])),
+        _ => return Err(unknown_subcommand("debug", args[1])),
     }
     Ok(())
 }
