@@ -24,6 +24,8 @@ say "tests (counts: $([ "${CAIRN_PROVE:-}" = 1 ] && echo full || echo bounded))"
 export CAIRN_BIN_DIR=$TARGET/debug
 code=0
 cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$LOG" || code=$?
+# The fuzz targets keep a workspace of their own; here their seeds and some mutations run on stable Rust.
+CARGO_TARGET_DIR=$TARGET/fuzz cargo test --locked --manifest-path fuzz/Cargo.toml 2>&1 | tee -a "$LOG" || code=$?
 
 # `test result: ok. 12 passed; 0 failed; 1 ignored; …`, one line a test program.
 awk -v seconds=$((SECONDS - started)) '

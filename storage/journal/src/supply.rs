@@ -104,6 +104,21 @@ pub(crate) fn obtain(shared: &Shared, patient: bool) -> io::Result<Prepared> {
     }
 }
 
+/// Whether the next segment is prepared, or is not going to be for now; waits while neither is known. Only the writer
+/// takes segments, so what is ready for it stays so.
+pub(crate) fn is_ready(shared: &Shared) -> bool {
+    let mut supply = shared.supply.lock();
+    loop {
+        if !supply.prepared.is_empty() {
+            return true;
+        }
+        if supply.failure.is_some() || supply.stop {
+            return false;
+        }
+        shared.supply_ready.wait(&mut supply);
+    }
+}
+
 /// The loop of the thread "cairn-journal-prepare".
 pub(crate) fn run(shared: &Shared) {
     let mut supply = shared.supply.lock();

@@ -15,7 +15,7 @@ use crate::journal::{Fsync, Resume};
 use crate::pending::{Group, Mark, Pending, Run};
 use crate::segment::{FRAME_STAMPS_MAX, FrameParts, Origin, Segment};
 use crate::shared::{EVERYSEC_LATE_NS, Shared};
-use crate::supply::{RETRY_AFTER, is_passing, obtain, remove};
+use crate::supply::{RETRY_AFTER, is_passing, is_ready, obtain, remove};
 
 /// `always`: what nobody kicked for is taken after this long; also how often the writer looks while it is not idle.
 const UNKICKED_AFTER: Duration = Duration::from_millis(2);
@@ -313,7 +313,9 @@ impl Writer {
             if start < from {
                 continue;
             }
-            if run.rotate && self.current.first_lsn < start {
+            // A boundary that was asked for saves space later; it is not worth waiting for space now. The frame that
+            // begins here is boundary enough for a reader.
+            if run.rotate && self.current.first_lsn < start && is_ready(&self.shared) {
                 self.rotate(Some(run.database))?;
             }
             self.write_run(group, &run)?;
