@@ -133,7 +133,7 @@ pub fn add_decimals(a: &[u8], b: &[u8]) -> Option<String> {
     if let (Some(a), Some(b)) = (fixed_point(a), fixed_point(b))
         && let Some(sum) = a.checked_add(b)
     {
-        let (sign, sum) = (if sum < 0 { "-" } else { "" }, sum.unsigned_abs());
+        let (sign, sum) = (if sum < 0 { "-" } else { "" }, round_to_64_bits(sum.unsigned_abs()));
         let scale = 10u128.pow(DECIMALS);
         let text = format!("{sign}{}.{:017}", sum / scale, sum % scale);
         return Some(text.trim_end_matches('0').trim_end_matches('.').to_owned());
@@ -147,6 +147,20 @@ pub fn add_decimals(a: &[u8], b: &[u8]) -> Option<String> {
 
 /// Decimal places kept by [`add_decimals`].
 const DECIMALS: u32 = 17;
+
+/// A large sum (in units of 10^-17) rounded, half to even, to the 64 bits of precision that Redis computes with. Smaller
+/// ones have places enough in them for what is kept.
+fn round_to_64_bits(sum: u128) -> u128 {
+    let scale = 10u128.pow(DECIMALS);
+    let Some(exponent) = (sum / scale).checked_ilog2().filter(|exponent| *exponent >= 63 - DECIMALS) else {
+        return sum;
+    };
+    // The last bit's weight is 2^(exponent - 63), a whole number of 10^-17 from 2^-17 on.
+    let step = if exponent >= 63 { scale << (exponent - 63) } else { scale >> (63 - exponent) };
+    let (quotient, rest) = (sum / step, sum % step);
+    let up = rest * 2 > step || (rest * 2 == step && quotient % 2 == 1);
+    (quotient + u128::from(up)) * step
+}
 
 /// A plain decimal in units of 10^-17; `None` when it is written otherwise or does not fit.
 fn fixed_point(text: &[u8]) -> Option<i128> {
@@ -190,6 +204,8 @@ mod tests {
             ("-1", "1", "0"),
             ("-0.5", "0.25", "-0.25"),
             ("3", "-1.1", "1.9"),
+            ("9223372036854775807", "1.5", "9223372036854775808"),
+            ("4611686018427387904", "0.3", "4611686018427387904.5"),
         ] {
             assert_eq!(add_decimals(a.as_bytes(), b.as_bytes()).as_deref(), Some(sum));
         }

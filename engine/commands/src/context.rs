@@ -28,7 +28,7 @@ pub struct Context<'a, 'k> {
     pub host: &'a dyn Host,
     /// Long work that the command asks for instead of replying; see [`Job`].
     pub job: Option<Job>,
-    /// The commands run so far within EXEC stand on top of this flag: it is set while one runs.
+    /// Whether the command runs as part of EXEC.
     pub in_transaction: bool,
 }
 

@@ -286,6 +286,12 @@ impl Context<'_, '_> {
         match (spec.handler)(self, args) {
             Ok(()) => self.data.effects().end_command(db, args),
             Err(error) => {
+                // An error says that nothing happened; a change without an effect would be lost at the next start.
+                debug_assert!(
+                    !self.data.effects().is_dirty(),
+                    "{} failed after it had changed something",
+                    spec.name
+                );
                 self.reply.truncate(start);
                 self.reply.error(&error.to_string());
             }

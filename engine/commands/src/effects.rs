@@ -43,6 +43,11 @@ impl Effects {
         }
     }
 
+    /// Whether the running command has changed something.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
     #[inline]
     pub(crate) fn note_change(&mut self, hash: KeyHash) {
         self.dirty = true;

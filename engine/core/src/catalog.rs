@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cairn_disk::{Disk, File, temporary_name};
 use cairn_format::manifest::{Manifest, SegmentEntry, SnapshotEntry};
 use cairn_format::{LineageId, Lsn};
+use cairn_journal::durable_prefix;
 use cairn_seal::{Keyring, SealError, open_manifest, seal_manifest};
 use parking_lot::Mutex;
 
@@ -15,14 +16,19 @@ use crate::error::OpenError;
 /// The manifest's name in a data directory.
 pub(crate) const MANIFEST: &str = "manifest";
 
-/// Keeps the manifest. Each change is durable before the call that makes it returns.
+/// Keeps the manifest. Each change is durable before the call that makes it returns; readers never wait for the disk.
 pub(crate) struct Catalog {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     keyring: Option<Arc<Keyring>>,
+    lineage: LineageId,
+    /// What is on the disk.
     manifest: Mutex<Manifest>,
-    /// An empty file with room for the next manifest: when the disk is full, the journal can still go on in the segment
-    /// that was prepared for it, which has to be named first.
+    /// Names of files from before encryption was switched on. While the manifest names one it cannot be sealed: a sealed
+    /// manifest says that everything it names is sealed too.
+    plain: Vec<String>,
+    /// Held while the manifest is changed. An empty file with room for the next one: when the disk is full, the journal
+    /// can still go on in the segment that was prepared for it, which has to be named first.
     spare: Mutex<Option<Arc<dyn File>>>,
 }
 
@@ -53,21 +59,33 @@ impl Catalog {
             manifest.databases = u32::from(databases);
             manifest
         } else {
-            if let Some(orphan) = names.iter().find(|name| is_data_file(name)) {
+            if let Some(orphan) =
+                names.iter().find(|name| Kind::of(name).is_some_and(|kind| kind != Kind::Temporary))
+            {
                 return Err(OpenError::NoManifest { path, orphan: orphan.clone() });
+            }
+            if let Some(foreign) = names.iter().find(|name| REDIS_FILES.contains(&name.as_str())) {
+                return Err(OpenError::RedisData { path: dir.join(foreign) });
             }
             empty_manifest(databases).map_err(|source| OpenError::Seal { path: path.clone(), source })?
         };
-        Ok((
-            Self {
-                disk,
-                dir: dir.to_owned(),
-                keyring,
-                manifest: Mutex::new(manifest),
-                spare: Mutex::new(None),
-            },
-            found,
-        ))
+        let plain =
+            if manifest.encrypted { Vec::new() } else { names_in(&manifest).map(str::to_owned).collect() };
+        if keyring.is_some() && !plain.is_empty() {
+            tracing::warn!(
+                "the data was written without encryption; the next snapshot replaces it by encrypted files"
+            );
+        }
+        let catalog = Self {
+            disk,
+            dir: dir.to_owned(),
+            keyring,
+            lineage: manifest.lineage,
+            manifest: Mutex::new(manifest),
+            plain,
+            spare: Mutex::new(None),
+        };
+        Ok((catalog, found))
     }
 
     pub(crate) fn manifest(&self) -> Manifest {
@@ -76,26 +94,31 @@ impl Catalog {
 
     /// Counts this start and writes the manifest, so that no file of data is ever there without one.
     pub(crate) fn begin_epoch(&self) -> io::Result<u64> {
-        let mut manifest = self.manifest.lock();
-        let mut next = manifest.clone();
-        next.epoch += 1;
-        self.write(&mut next)?;
-        *manifest = next;
-        Ok(manifest.epoch)
+        self.change(|manifest| {
+            manifest.epoch += 1;
+            manifest.epoch
+        })
     }
 
-    fn write(&self, manifest: &mut Manifest) -> io::Result<()> {
-        manifest.number += 1;
-        let bytes = seal_manifest(manifest, self.keyring.as_deref()).map_err(io::Error::other)?;
-        self.replace_manifest(&bytes)
+    /// Changes the manifest on the disk, then what readers see.
+    fn change<R>(&self, change: impl FnOnce(&mut Manifest) -> R) -> io::Result<R> {
+        let mut spare = self.spare.lock();
+        let mut next = self.manifest();
+        let result = change(&mut next);
+        next.number += 1;
+        let sealed = !names_in(&next).any(|name| self.plain.iter().any(|plain| plain == name));
+        let keyring = self.keyring.as_deref().filter(|_| sealed);
+        let bytes = seal_manifest(&mut next, keyring).map_err(io::Error::other)?;
+        self.replace_manifest(&bytes, &mut spare)?;
+        *self.manifest.lock() = next;
+        Ok(result)
     }
 
     /// Puts `bytes` in the manifest's place, in the room kept for it, so that after a crash either they are there or what
     /// was there before; then keeps room for the next one.
-    fn replace_manifest(&self, bytes: &[u8]) -> io::Result<()> {
+    fn replace_manifest(&self, bytes: &[u8], spare: &mut Option<Arc<dyn File>>) -> io::Result<()> {
         let path = self.dir.join(MANIFEST);
         let temporary = temporary_name(&path);
-        let mut spare = self.spare.lock();
         let file = match spare.take() {
             Some(file) => file,
             None => self.new_spare(&temporary)?,
@@ -119,22 +142,20 @@ impl Catalog {
         Ok(file)
     }
 
-    /// Names a new snapshot and lets go of the journal below it and of the snapshot before.
-    pub(crate) fn snapshot_installed(&self, entry: SnapshotEntry) -> io::Result<()> {
-        let mut manifest = self.manifest.lock();
-        let mut next = manifest.clone();
-        let lsn = entry.lsn;
-        let old = next.snapshot.replace(entry);
-        // A segment ends where the next one begins; the last one is open and stays.
-        let needed = next.segments.windows(2).take_while(|pair| pair[1].first_lsn <= lsn).count();
-        let trimmed: Vec<_> = next.segments.drain(..needed).collect();
-        self.write(&mut next)?;
-        *manifest = next;
-        drop(manifest);
-        for name in old.into_iter().map(|old| old.name).chain(trimmed.into_iter().map(|segment| segment.name))
-        {
-            self.remove(&name);
-        }
+    /// Names a new snapshot and lets go of the journal below it and of the snapshot before. Without a `journal` being
+    /// written the snapshot holds all there is, and what is left of an earlier one goes as a whole.
+    pub(crate) fn snapshot_installed(&self, entry: SnapshotEntry, journal: bool) -> io::Result<()> {
+        let unneeded = self.change(|manifest| {
+            let lsn = entry.lsn;
+            let old = manifest.snapshot.replace(entry).map(|old| old.name);
+            // A segment ends where the next one begins; the last one is open and stays.
+            let pairs = manifest.segments.windows(2);
+            let below = pairs.take_while(|pair| pair[1].first_lsn <= lsn).count();
+            let unneeded = if journal { below } else { manifest.segments.len() };
+            let trimmed = manifest.segments.drain(..unneeded).map(|segment| segment.name);
+            old.into_iter().chain(trimmed).collect::<Vec<_>>()
+        })?;
+        unneeded.iter().for_each(|name| self.remove(name));
         Ok(())
     }
 
@@ -145,17 +166,30 @@ impl Catalog {
         }
     }
 
-    /// Removes files that the manifest does not name: leftovers of a crash between two steps. To be called when all
-    /// that it does name has been read, so that nothing goes while anything is in doubt.
-    pub(crate) fn remove_leftovers(&self) -> io::Result<()> {
-        let names: Vec<String> = self.disk.list(&self.dir)?.into_iter().map(|entry| entry.name).collect();
-        let manifest = self.manifest.lock().clone();
-        let named = |name: &str| {
-            manifest.snapshot.as_ref().is_some_and(|snapshot| snapshot.name == name)
-                || manifest.segments.iter().any(|segment| segment.name == name)
-        };
-        for name in names.iter().filter(|name| name.ends_with(".tmp") || (is_data_file(name) && !named(name)))
-        {
+    /// Removes files of ours that the manifest does not name: leftovers of a crash between two steps. To be called when
+    /// all that it does name has been read up to `end`, so that nothing goes while anything is in doubt.
+    ///
+    /// # Errors
+    /// A segment that holds more than was read is no leftover: the manifest beside it is an old one.
+    pub(crate) fn remove_leftovers(&self, end: Lsn) -> Result<(), OpenError> {
+        let io = |source| OpenError::Io { path: self.dir.clone(), source };
+        let names: Vec<String> =
+            self.disk.list(&self.dir).map_err(io)?.into_iter().map(|entry| entry.name).collect();
+        let manifest = self.manifest();
+        let unnamed = |name: &&String| names_in(&manifest).all(|named| named != name.as_str());
+        for name in names.iter().filter(unnamed) {
+            match Kind::of(name) {
+                None => continue,
+                Some(Kind::Journal) => {
+                    let path = self.dir.join(name);
+                    let holds =
+                        durable_prefix(&*self.disk, &path, Lsn::ZERO).map_or(Lsn::ZERO, |prefix| prefix.end);
+                    if holds > end {
+                        return Err(OpenError::OldManifest { path, holds, end });
+                    }
+                }
+                Some(Kind::Snapshot | Kind::Temporary) => {}
+            }
             tracing::info!(file = %name, "removing a leftover that the manifest does not name");
             self.remove(name);
         }
@@ -164,7 +198,7 @@ impl Catalog {
 
     /// The lineage that the data belongs to.
     pub(crate) fn lineage(&self) -> LineageId {
-        self.manifest.lock().lineage
+        self.lineage
     }
 
     /// Where the snapshot that the manifest names begins the journal; 0 without one.
@@ -175,22 +209,61 @@ impl Catalog {
 
 impl cairn_journal::Catalog for Catalog {
     fn segment_opened(&self, entry: SegmentEntry) -> io::Result<()> {
-        let mut manifest = self.manifest.lock();
-        let mut next = manifest.clone();
-        // A file that begins no earlier than this one holds nothing that counts: it was abandoned, or stayed empty.
-        let kept = next.segments.iter().take_while(|segment| segment.first_lsn < entry.first_lsn).count();
-        let dropped = next.segments.split_off(kept);
-        next.segments.push(entry);
-        self.write(&mut next)?;
-        *manifest = next;
-        drop(manifest);
+        let dropped = self.change(|manifest| {
+            // A file that begins no earlier than this one holds nothing that counts: it was abandoned, or stayed empty.
+            let earlier = manifest.segments.iter().take_while(|segment| segment.first_lsn < entry.first_lsn);
+            let dropped = manifest.segments.split_off(earlier.count());
+            manifest.segments.push(entry);
+            dropped
+        })?;
         dropped.iter().for_each(|segment| self.remove(&segment.name));
         Ok(())
     }
 }
 
-fn is_data_file(name: &str) -> bool {
-    name.starts_with("journal-") || name.starts_with("snapshot-")
+fn names_in(manifest: &Manifest) -> impl Iterator<Item = &str> {
+    let snapshot = manifest.snapshot.iter().map(|snapshot| snapshot.name.as_str());
+    snapshot.chain(manifest.segments.iter().map(|segment| segment.name.as_str()))
+}
+
+/// What Redis keeps its data in: a directory with these is not empty, and not ours.
+const REDIS_FILES: [&str; 3] = ["dump.rdb", "appendonly.aof", "appendonlydir"];
+
+/// A file of ours, by its name. Anything else in the directory is somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// `journal-<20 digits>`, with `.<number>` where that name was taken.
+    Journal,
+    /// `snapshot-<20 digits>.cairn`, with `.<number>` before the ending where that name was taken.
+    Snapshot,
+    /// `manifest.tmp`, `journal-<32 hexadecimal digits>-<number>.tmp`, a snapshot's name with `.tmp`.
+    Temporary,
+}
+
+impl Kind {
+    fn of(name: &str) -> Option<Kind> {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+        let numbered = |text: &str| {
+            let (lsn, number) = text.split_once('.').unwrap_or((text, "0"));
+            lsn.len() == 20 && digits(lsn) && digits(number)
+        };
+        if let Some(name) = name.strip_suffix(".tmp") {
+            let prepared = |text: &str| {
+                text.split_once('-').is_some_and(|(id, number)| {
+                    id.len() == 32 && id.bytes().all(|c| c.is_ascii_hexdigit()) && digits(number)
+                })
+            };
+            let ours = name == MANIFEST
+                || name.strip_prefix("journal-").is_some_and(prepared)
+                || Kind::of(name) == Some(Kind::Snapshot);
+            return ours.then_some(Kind::Temporary);
+        }
+        if let Some(rest) = name.strip_prefix("journal-") {
+            return numbered(rest).then_some(Kind::Journal);
+        }
+        let rest = name.strip_prefix("snapshot-")?.strip_suffix(".cairn")?;
+        numbered(rest).then_some(Kind::Snapshot)
+    }
 }
 
 fn empty_manifest(databases: u16) -> Result<Manifest, SealError> {
@@ -205,4 +278,29 @@ fn empty_manifest(databases: u16) -> Result<Manifest, SealError> {
         snapshot: None,
         segments: Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+
+    #[test]
+    fn only_names_of_our_own_are_ours() {
+        for (name, kind) in [
+            ("journal-00000000000000000093", Some(Kind::Journal)),
+            ("journal-00000000000000000093.2", Some(Kind::Journal)),
+            ("snapshot-00000000000000000093.cairn", Some(Kind::Snapshot)),
+            ("snapshot-00000000000000000093.1.cairn", Some(Kind::Snapshot)),
+            ("snapshot-00000000000000000093.cairn.tmp", Some(Kind::Temporary)),
+            ("journal-cab1e3bdf55761a78d134d1bf410f3d8-2.tmp", Some(Kind::Temporary)),
+            ("manifest.tmp", Some(Kind::Temporary)),
+            ("manifest", None),
+            ("notes.tmp", None),
+            ("journal-of-my-summer", None),
+            ("journal-00000000000000000093.bak", None),
+            ("snapshot-00000000000000000093.cairn.bak", None),
+        ] {
+            assert_eq!(Kind::of(name), kind, "{name}");
+        }
+    }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Inner {
 /// What CONFIG SET may change while the engine runs.
 pub(crate) struct Settings {
     always: AtomicBool,
+    /// What was appended before `always` was switched on is marked nowhere, so until it is durable every reply waits.
+    always_from: AtomicU64,
     limits: RwLock<Arc<Limits>>,
     pub(crate) auto_rewrite: Mutex<AutoRewrite>,
     pub(crate) save_points: Mutex<Vec<SavePoint>>,
@@ -133,6 +135,7 @@ impl Engine {
         let opened = recovery::open(&options, &keyspace)?;
         let settings = Settings {
             always: AtomicBool::new(options.append_only && options.fsync == Fsync::Always),
+            always_from: AtomicU64::new(0),
             limits: RwLock::new(Arc::new(options.limits.clone())),
             auto_rewrite: Mutex::new(options.auto_rewrite),
             save_points: Mutex::new(options.save_points.clone()),
@@ -159,8 +162,12 @@ impl Engine {
     }
 
     /// Ends a client: what it watched is forgotten.
-    pub fn end_session(&self, session: Session) {
-        for watch in session.watches {
+    pub fn end_session(&self, mut session: Session) {
+        self.end_watches(&mut session);
+    }
+
+    fn end_watches(&self, session: &mut Session) {
+        for watch in std::mem::take(&mut session.watches) {
             let hash = self.0.keyspace.hash(&watch.key);
             self.0.keyspace.lock_one(hash).shard_mut(hash).unwatch(watch.db, &watch.key);
         }
@@ -189,7 +196,13 @@ impl Engine {
             Some(Admission::Granted(permit)) => Some(permit),
             Some(Admission::Wait(wait)) => return Outcome::Wait(wait),
             Some(Admission::Refused(error)) => {
-                reply.error(&format!("MISCONF {error}"));
+                // Of a transaction nothing has run, and nothing may run later behind the client's back.
+                if session.transaction.take().is_some() {
+                    self.end_watches(session);
+                    reply.error(&format!("EXECABORT Transaction discarded because of: MISCONF {error}"));
+                } else {
+                    reply.error(&format!("MISCONF {error}"));
+                }
                 return Outcome::Done { hold: Lsn::ZERO };
             }
         };
@@ -198,10 +211,12 @@ impl Engine {
             let limits = inner.settings.limits.read().clone();
             let tools = Tools { now_ms: now_ms(), limits: &limits, random, replaying: false };
             effects.clear();
+            let mut guard = AbortOnPanic { armed: true };
             let ran = run(spec, args, session, &host, &mut locked, effects, reply.reborrow(), tools);
             inner.statistics.count(ran.lookups);
             let written = inner.commit(&mut locked, effects);
-            (ran.job, written.max(inner.hold_for(&locked, &plan)))
+            guard.armed = false;
+            (ran.job, written.max(inner.hold_for(&locked, spec, &plan)))
         });
         drop(permit);
         match job {
@@ -228,7 +243,12 @@ impl Engine {
             }
             Job::Shutdown { save, force } => match self.shutdown(*save) {
                 Ok(()) => return JobDone::Exit,
-                Err(_) if *force => return JobDone::Exit,
+                Err(text) if *force => {
+                    tracing::error!(error = %text, "SHUTDOWN FORCE: ending all the same");
+                    // Without a snapshot there is still the journal; what it cannot write it has said in the log.
+                    let _ = self.0.log.shutdown();
+                    return JobDone::Exit;
+                }
                 Err(text) => {
                     tracing::error!(error = %text, "SHUTDOWN did not go through");
                     out.error(&format!("ERR Errors trying to SHUTDOWN: {text}. Check logs."));
@@ -301,8 +321,9 @@ impl Engine {
     /// Changes when the journal is synced.
     pub fn set_fsync(&self, fsync: Fsync) {
         if let Some(journal) = self.0.log.journal() {
+            self.0.settings.always.store(fsync == Fsync::Always, Ordering::SeqCst);
+            self.0.settings.always_from.store(journal.end_lsn().0, Ordering::SeqCst);
             journal.set_fsync(fsync);
-            self.0.settings.always.store(fsync == Fsync::Always, Ordering::Release);
         }
     }
 
@@ -369,12 +390,15 @@ impl Inner {
     /// The position that a reply about these keys has to wait for, so that nobody learns of a value that a power cut
     /// could take away.
     #[inline]
-    fn hold_for(&self, locked: &Locked<'_>, plan: &LockPlan) -> Lsn {
-        if !self.settings.always.load(Ordering::Acquire) {
+    fn hold_for(&self, locked: &Locked<'_>, spec: &CommandSpec, plan: &LockPlan) -> Lsn {
+        // INFO tells of the server, and of keys only how many there are: whoever looks after a disk that hangs needs it.
+        if !self.settings.always.load(Ordering::Acquire) || spec.name == "info" {
             return Lsn::ZERO;
         }
         let durable = self.log.durable().0;
-        match plan {
+        let floor = self.settings.always_from.load(Ordering::Acquire);
+        let floor = if floor > durable && *plan != LockPlan::None { Lsn(floor) } else { Lsn::ZERO };
+        floor.max(match plan {
             LockPlan::None => Lsn::ZERO,
             LockPlan::One(hash) => Lsn(locked.shard(*hash).undurable.position_of(hash.0, durable)),
             LockPlan::Many(hashes) => Lsn(hashes
@@ -383,7 +407,7 @@ impl Inner {
                 .max()
                 .unwrap_or(0)),
             LockPlan::Whole => self.log.end(),
-        }
+        })
     }
 
     /// Removes keys that have expired: all that are due, but no more than a few hundred of a shard at a time, so that no
@@ -421,6 +445,22 @@ impl Inner {
                 removed += count;
             }
         }
+    }
+}
+
+/// A handler that panics has changed part of what it was to change, and the journal knows nothing of it: going on would
+/// write that into the next snapshot. The journal holds everything that was acknowledged, so the process ends.
+struct AbortOnPanic {
+    armed: bool,
+}
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        tracing::error!("a command panicked under its locks; ending, since memory and journal may differ");
+        std::process::abort();
     }
 }
 

@@ -50,6 +50,39 @@ pub enum OpenError {
     /// The snapshot cannot be loaded.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Data of Redis itself, which this program does not read.
+    #[error(
+        "{} is data of Redis, which this version does not load; give cairn-server a dir of its own, so that nothing \
+         starts empty beside it",
+        path.display()
+    )]
+    RedisData {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that the manifest does not name holds more than those it does.
+    #[error(
+        "{} holds effects up to LSN {holds}, and the manifest does not name it; what the manifest names ends at LSN {end}. \
+         The manifest is older than the directory: put the newer one back, or restore the directory from a backup",
+        path.display()
+    )]
+    OldManifest {
+        /// The segment.
+        path: PathBuf,
+        /// Up to where it is durable.
+        holds: Lsn,
+        /// Where the data that the manifest names ends.
+        end: Lsn,
+    },
+    /// A file in clear that a sealed manifest names.
+    #[error(
+        "{} is not encrypted, and the manifest says that it is: it was exchanged; restore the directory from a backup",
+        path.display()
+    )]
+    NotEncrypted {
+        /// The file.
+        path: PathBuf,
+    },
     /// The snapshot that the manifest names is not there.
     #[error(
         "{} is missing; it holds {entries} keys, all that was written before LSN {lsn}; put the file back or restore the \
@@ -116,10 +149,12 @@ impl OpenError {
             Self::Journal(error) if error.is_damage() => 13,
             Self::Snapshot(_) | Self::Journal(_) => 1,
             Self::NoManifest { .. }
+            | Self::OldManifest { .. }
+            | Self::NotEncrypted { .. }
             | Self::MissingSnapshot { .. }
             | Self::OtherSnapshot { .. }
             | Self::Replay { .. } => 13,
-            Self::FewerDatabases { .. } | Self::Io { .. } => 1,
+            Self::FewerDatabases { .. } | Self::RedisData { .. } | Self::Io { .. } => 1,
         }
     }
 }

@@ -8,9 +8,9 @@ use cairn_commands::Replayer;
 use cairn_disk::LockGuard;
 use cairn_format::Lsn;
 use cairn_format::manifest::{Manifest, SnapshotEntry};
-use cairn_journal::{Cut, Journal, Resume, ScanError, scan};
+use cairn_journal::{Cut, Journal, Resume, ScanError, SegmentReader, scan};
 use cairn_keyspace::types::Limits;
-use cairn_keyspace::{Entry, Keyspace, Locked};
+use cairn_keyspace::{Entry, Keyspace};
 use cairn_snapshot::{Block, Container, LoadError};
 
 use crate::catalog::Catalog;
@@ -79,13 +79,13 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
     let manifest = catalog.manifest();
     let mut recovery = Recovery { fresh: !found, ..Recovery::default() };
     if let Some(entry) = &manifest.snapshot {
-        load_snapshot(options, keyspace, entry)?;
+        load_snapshot(options, keyspace, &manifest, entry)?;
         recovery.snapshot_entries = entry.entries;
         recovery.snapshot_lsn = entry.lsn;
     }
     let resume = replay(options, keyspace, &manifest, &mut recovery)?;
     recovery.end = resume.end();
-    catalog.remove_leftovers().map_err(io)?;
+    catalog.remove_leftovers(recovery.end)?;
     let epoch = catalog.begin_epoch().map_err(io)?;
     let log = if options.append_only {
         let journal = cairn_journal::Options {
@@ -106,7 +106,12 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
     Ok(Opened { lock, catalog, log, snapshot: manifest.snapshot, recovery })
 }
 
-fn load_snapshot(options: &Options, keyspace: &Keyspace, entry: &SnapshotEntry) -> Result<(), OpenError> {
+fn load_snapshot(
+    options: &Options,
+    keyspace: &Keyspace,
+    manifest: &Manifest,
+    entry: &SnapshotEntry,
+) -> Result<(), OpenError> {
     let path = options.dir.join(&entry.name);
     if !options.disk.exists(&path).map_err(|source| OpenError::Io { path: path.clone(), source })? {
         return Err(OpenError::MissingSnapshot { path, lsn: entry.lsn, entries: entry.entries });
@@ -122,6 +127,9 @@ fn load_snapshot(options: &Options, keyspace: &Keyspace, entry: &SnapshotEntry) 
     let file_id = container.identity().file_id;
     if file_id != entry.file_id {
         return Err(differs("file id", &entry.file_id, &file_id));
+    }
+    if manifest.encrypted && !container.identity().encrypted {
+        return Err(OpenError::NotEncrypted { path });
     }
     if container.lsn() != entry.lsn {
         return Err(differs("LSN", &entry.lsn, &container.lsn()));
@@ -153,18 +161,6 @@ fn load_block(keyspace: &Keyspace, limits: &Limits, db: u32, raw: &[u8]) -> Resu
     .map_err(|error| error.to_string())
 }
 
-/// As [`load_block`], where all shards are held already.
-pub(crate) fn load_into(locked: &mut Locked<'_>, limits: &Limits, db: u32, raw: &[u8]) -> Result<(), String> {
-    let keyspace = locked.keyspace();
-    let db = database(keyspace, db)?;
-    Entry::load_all(raw, limits, |entry| {
-        let hash = keyspace.hash(entry.key());
-        locked.shard_mut(hash).database_mut(db).insert(hash.0, entry, |key| keyspace.hash(key).0);
-    })
-    .map(drop)
-    .map_err(|error| error.to_string())
-}
-
 fn database(keyspace: &Keyspace, db: u32) -> Result<u16, String> {
     u16::try_from(db)
         .ok()
@@ -182,6 +178,16 @@ fn replay(
     let from = recovery.snapshot_lsn;
     if manifest.segments.is_empty() {
         return Ok(Resume::at(from));
+    }
+    // What a sealed manifest names is sealed, or was put there by somebody without the key.
+    for segment in manifest.segments.iter().filter(|_| manifest.encrypted) {
+        let path = options.dir.join(&segment.name);
+        // What cannot be opened is explained by the scan, with what would be lost.
+        if let Ok(reader) = SegmentReader::open(&*options.disk, &path, options.keyring.as_deref())
+            && !reader.identity().encrypted
+        {
+            return Err(OpenError::NotEncrypted { path });
+        }
     }
     let mut replayer = Replayer::new(keyspace, &options.limits);
     let report = scan(

@@ -1,6 +1,6 @@
 //! Snapshots: one cut of all data, written by a forked child while the server goes on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,7 +10,7 @@ use cairn_disk::DirEntry;
 use cairn_format::header::{Body, Identity, KeySlot, Magic, SnapshotBody};
 use cairn_format::manifest::SnapshotEntry;
 use cairn_format::{FileId, Lsn};
-use cairn_keyspace::{Locked, SHARDS, Shard};
+use cairn_keyspace::{Entry, Locked, SHARDS, Shard};
 use cairn_seal::DataKey;
 use cairn_snapshot::{
     BlockWriter, Child, ChildError, Container, LEVEL_DEFAULT, Progress, SnapshotError, Source, Summary,
@@ -19,8 +19,7 @@ use cairn_snapshot::{
 use parking_lot::{Condvar, Mutex};
 
 use crate::engine::{Inner, now_ms};
-use crate::error::{OpenError, SaveError};
-use crate::recovery::load_into;
+use crate::error::SaveError;
 
 /// A child that does nothing for so long, not even report that it lives, is ended.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
@@ -78,6 +77,8 @@ struct State {
     /// Another one is wanted as soon as the running one ends.
     scheduled: bool,
     child: Option<Arc<Child>>,
+    /// The running one is not wanted any more.
+    cancelled: bool,
 }
 
 /// At most one snapshot at a time.
@@ -113,6 +114,7 @@ impl Snapshots {
             return Err(SaveError::Running);
         }
         state.status.running = true;
+        state.cancelled = false;
         state.status.progress_entries = 0;
         state.started = Some(Instant::now());
         Ok(())
@@ -144,6 +146,8 @@ impl Snapshots {
     /// Ends the child that writes, if there is one.
     pub(crate) fn cancel(&self) {
         let mut state = self.state.lock();
+        state.cancelled = true;
+        state.scheduled = false;
         if let Some(child) = &state.child {
             child.kill();
         }
@@ -220,6 +224,10 @@ pub(crate) fn start_if_due(inner: &Arc<Inner>) {
         if state.status.running || state.failed.is_some_and(|at| at.elapsed() < AFTER_FAILURE) {
             return;
         }
+    }
+    if inner.log.journal().is_some_and(|journal| journal.status().poisoned.is_some()) {
+        // A snapshot is named only when the journal up to it is durable, and that will not be.
+        return;
     }
     let dirty = inner.statistics.dirty.load(Ordering::Relaxed);
     let age = unixtime().saturating_sub(inner.snapshots.last_unixtime()).max(0) as u64;
@@ -332,6 +340,9 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
     };
     {
         let mut state = inner.snapshots.state.lock();
+        if state.cancelled {
+            child.kill();
+        }
         state.child = Some(child.clone());
         state.status.fork_micros = fork_micros;
     }
@@ -382,13 +393,17 @@ fn wait_for(inner: &Inner, child: &Child, target: &Target) -> Result<Summary, Sa
         Err(error) => error.to_string(),
     };
     // A child that ended by itself has removed its file; one that was killed could not.
-    let tmp = &target.params.path_tmp;
-    if inner.options.disk.exists(tmp).unwrap_or(false)
-        && let Err(error) = inner.options.disk.remove(tmp)
-    {
-        tracing::warn!(file = %tmp.display(), %error, "an unfinished snapshot could not be removed; the next start will");
-    }
+    remove(inner, &target.params.path_tmp);
     Err(SaveError::Child(failure))
+}
+
+/// Removes a snapshot that nothing will ever name.
+fn remove(inner: &Inner, path: &Path) {
+    if inner.options.disk.exists(path).unwrap_or(false)
+        && let Err(error) = inner.options.disk.remove(path)
+    {
+        tracing::warn!(file = %path.display(), %error, "a snapshot of no use could not be removed; the next start will");
+    }
 }
 
 /// Names the snapshot in the manifest, once the journal up to it is durable.
@@ -396,7 +411,10 @@ fn install(inner: &Inner, target: &Target, summary: &Summary) -> Result<(), Save
     let lsn = lsn_of(&target.params);
     if let Some(journal) = inner.log.journal() {
         journal.sync();
-        journal.block_until_durable(lsn).map_err(|error| SaveError::Journal(error.to_string()))?;
+        if let Err(error) = journal.block_until_durable(lsn) {
+            remove(inner, &target.params.path_final);
+            return Err(SaveError::Journal(error.to_string()));
+        }
     }
     let entry = SnapshotEntry {
         name: target.name.clone(),
@@ -407,7 +425,7 @@ fn install(inner: &Inner, target: &Target, summary: &Summary) -> Result<(), Save
     };
     inner
         .catalog
-        .snapshot_installed(entry)
+        .snapshot_installed(entry, inner.log.journal().is_some())
         .map_err(|source| SaveError::Io { path: inner.options.dir.join(crate::catalog::MANIFEST), source })
 }
 
@@ -459,13 +477,21 @@ fn write_and_load(inner: &Inner) -> Result<SnapshotInfo, Box<dyn std::error::Err
     inner.statistics.dirty.store(0, Ordering::Relaxed);
     let path = &target.params.path_final;
     let container = Container::open(&*inner.options.disk, path, inner.options.keyring.as_deref())?;
+    let mut entries = Vec::new();
+    for (number, block) in container.index().blocks.iter().enumerate() {
+        let db = u16::try_from(block.header.database)?;
+        Entry::load_all(&container.read_block(number)?, &inner.options.limits, |entry| {
+            entries.push((db, entry))
+        })?;
+    }
+    // Everything could be read, so nothing can be lost between here and the end.
     for db in 0..inner.keyspace.databases() {
         locked.flush(db);
     }
-    for (number, block) in container.index().blocks.iter().enumerate() {
-        let raw = container.read_block(number)?;
-        load_into(&mut locked, &inner.options.limits, block.header.database, &raw)
-            .map_err(|why| OpenError::Replay { place: path.display().to_string(), why })?;
+    for (db, entry) in entries {
+        let hash = inner.keyspace.hash(entry.key());
+        let database = locked.shard_mut(hash).database_mut(db);
+        database.insert(hash.0, entry, |key| inner.keyspace.hash(key).0);
     }
     Ok(info(&target, &summary, 0, started.elapsed()))
 }

@@ -235,14 +235,23 @@ pub struct Undurable {
     /// Of the last change of the whole shard, which concerns keys that are no longer there to be named.
     whole: u64,
     positions: HashMap<u64, u64, ahash::RandomState>,
+    /// At this many positions those that are durable are dropped.
+    sweep_at: usize,
 }
 
 impl Undurable {
+    const SWEEP_MIN: usize = 64;
+
     /// Notes that `hash` changed and is durable once the journal is up to `position`.
     #[inline]
     pub fn mark(&mut self, hash: u64, position: u64, durable: u64) {
         if self.newest <= durable {
             self.positions.clear();
+        } else if self.positions.len() >= self.sweep_at {
+            // Under steady load there is no moment at which all is durable; what is goes when the map has doubled.
+            self.positions.retain(|_, at| *at > durable);
+            self.sweep_at = (self.positions.len() * 2).max(Self::SWEEP_MIN);
+            self.positions.shrink_to(self.sweep_at);
         }
         self.newest = position;
         self.positions.insert(hash, position);

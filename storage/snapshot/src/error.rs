@@ -87,9 +87,9 @@ impl SnapshotError {
     /// Whether the container itself is at fault: exit code 13.
     pub fn is_damage(&self) -> bool {
         match self {
-            SnapshotError::Damaged { .. } | SnapshotError::Format { .. } | SnapshotError::Unreadable(_) => {
-                true
-            }
+            SnapshotError::Damaged { .. } | SnapshotError::Unreadable(_) => true,
+            // A newer program wrote it, and it is whole.
+            SnapshotError::Format { source, .. } => !matches!(source, FormatError::UnknownVersion { .. }),
             SnapshotError::Seal { source, .. } => {
                 matches!(source, SealError::Forged { .. } | SealError::Format(_))
             }

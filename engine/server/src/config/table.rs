@@ -68,6 +68,8 @@ const INT_MAX: i64 = 0x7fff_ffff;
 const MIB: u64 = 1 << 20;
 /// Enough for any machine, and far from where sums of such numbers overflow.
 const BYTES_MAX: u64 = 1 << 50;
+/// The length of a key is stored in 32 bits, and a key may be as long as any argument.
+const KEY_BYTES_MAX: u64 = u32::MAX as u64;
 
 use Kind::{Bytes, Flag, Integer, Mode, SavePoints, Text, Words};
 use When::{Always, Start};
@@ -86,7 +88,7 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("unixsocketperm", Mode(field!(unixsocketperm)), "0", Start),
     row("maxclients", Integer(field!(maxclients), 1..=INT_MAX), "10000", Always),
     row("requirepass", Text(field!(requirepass)), "", Always),
-    row("proto-max-bulk-len", Bytes(field!(max_bulk_bytes), MIB..=BYTES_MAX), "512mb", Always),
+    row("proto-max-bulk-len", Bytes(field!(max_bulk_bytes), MIB..=KEY_BYTES_MAX), "512mb", Always),
     row("client-query-buffer-limit", Bytes(field!(query_buffer_bytes), MIB..=BYTES_MAX), "1gb", Always),
     row("enable-debug-command", choice!(enable_debug_command, DebugCommand), "no", Start),
 
