@@ -35,7 +35,7 @@ if [ ! -e "$KEYRING" ]; then
     fi
     "$BIN/cairn-backup" key generate --out "$KEYRING"
 fi
-mkdir -p "$DATA" "$BACKUPS"
+mkdir -p -m 700 "$DATA" "$BACKUPS"
 
 server=
 # shellcheck disable=SC2317 # reached by the trap

@@ -62,14 +62,14 @@ fn encryption_may_be_switched_on_and_never_falls_off_again() {
     assert_eq!(server.connect().ask("GET secret-name").text(), "secret-value");
     assert!(server.log().contains("without encryption"), "{}", server.log());
     let digest = write_and_stop(server, &["SAVE"]);
-    plain.try_start().err().expect("the key is needed from now on").expect(12, &["key"]);
+    plain.try_start().expect_err("the key is needed from now on").expect(12, &["key"]);
 
     let server = sealed.start();
     assert_eq!(server.digest(), digest);
     server.stop();
     // The old file in the place of the new one: the same data, but anybody could have written it.
     std::fs::write(snapshot_in(&dir), in_clear).expect("the snapshot is exchanged");
-    sealed.try_start().err().expect("a file in clear is refused").expect(13, &["snapshot-"]);
+    sealed.try_start().expect_err("a file in clear is refused").expect(13, &["snapshot-"]);
 }
 
 /// A start used to remove every file that looked a little like one of its own.
@@ -93,6 +93,6 @@ fn other_peoples_files_stay_and_redis_data_is_not_started_beside() {
     let other = home.path().join("redis");
     std::fs::create_dir(&other).expect("a directory");
     std::fs::write(other.join("dump.rdb"), b"REDIS0010").expect("a file");
-    let refused = Setup::cairn(&other).journal("always").try_start().err().expect("it is refused");
+    let refused = Setup::cairn(&other).journal("always").try_start().expect_err("it is refused");
     refused.expect(1, &["dump.rdb"]);
 }

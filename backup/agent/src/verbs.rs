@@ -221,6 +221,7 @@ async fn verify(session: &Arc<Session>, cli: &Cli) -> Result<u8, JobError> {
 
 fn verdict_line(verdict: &Verdict) -> String {
     let proven = match (verdict.ok, verdict.tier) {
+        (false, _) if verdict.exit_code == 12 => "not read: this keyring does not open it",
         (false, _) => "NOT WHOLE",
         (true, Tier::Contents) => "whole, contents read",
         (true, _) => "whole by its checksums; give the key to have it decrypted",

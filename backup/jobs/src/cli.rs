@@ -148,7 +148,7 @@ impl Session {
                 (None, None) => Ok(None),
             };
             let place = file.map_or("the keyring".to_owned(), |file| file.display().to_string());
-            loaded.map_err(|source| JobError::Seal { place, source })
+            loaded.map_err(|source| JobError::NoKeyring { place, source })
         })
         .await?;
         if let Some(file) = shown.filter(|_| loaded.as_ref().is_some_and(Keyring::is_exposed)) {

@@ -68,6 +68,14 @@ pub enum JobError {
     /// The journal is not what it should be.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The keyring itself is not to be had.
+    #[error("{place}: {source}")]
+    NoKeyring {
+        /// The file or command it should come from.
+        place: String,
+        /// Why.
+        source: SealError,
+    },
     /// A file could not be opened with the keys there are.
     #[error("{place}: {source}")]
     Seal {
@@ -214,6 +222,7 @@ impl JobError {
             Self::KeyNeeded { .. } => true,
             Self::Snapshot(error) => error.is_wrong_key(),
             Self::Journal(error) => error.is_wrong_key(),
+            Self::NoKeyring { .. } => true,
             Self::Seal { source, .. } => matches!(source, SealError::WrongKey { .. }),
             _ => false,
         }

@@ -245,7 +245,8 @@ pub(crate) async fn extend(object: &ObjectEntry, file: Arc<dyn File>, path: Path
     }
     let length = object.file_bytes;
     blocking(move || {
-        let extended = file.set_len(length).and_then(|()| file.sync_all());
+        // With real room behind it: on a full disk this fails here, and not later as a file that cannot be read.
+        let extended = file.allocate(length).and_then(|()| file.sync_all());
         extended.map_err(|source| JobError::write(&path, length, source))
     })
     .await

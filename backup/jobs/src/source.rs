@@ -89,7 +89,19 @@ impl Source {
                 continue;
             }
             let mut source = open_file(disk, dir, &entry.name, ObjectKind::Journal, entry.file_id)?;
-            let part = files::segment_part(disk, &source.path, next, told)?;
+            let mut part = files::segment_part(disk, &source.path, next, told)?;
+            if next.is_none() && part.end < from {
+                // A snapshot is named only when the journal up to it is durable, so it tells what no frame tells yet.
+                part = files::segment_part(disk, &source.path, next, Some(from))?;
+                if part.end < from {
+                    return Err(damaged(
+                        &source.path,
+                        "end of the journal behind the snapshot",
+                        from.0,
+                        part.end.0,
+                    ));
+                }
+            }
             (source.bytes, source.first_lsn, source.end_lsn) = (part.bytes, entry.first_lsn, part.end);
             opened.push(source);
         }

@@ -78,6 +78,10 @@ fn parse(matches: &ArgMatches) -> Result<Cli, clap::Error> {
         let why = format!("--{first} and --{second} exclude each other");
         return Err(Cli::command().error(clap::error::ErrorKind::ArgumentConflict, why));
     }
+    if here.contains(&"from") && given("repo") {
+        let why = "--from reads a file, so --repo means nothing beside it";
+        return Err(Cli::command().error(clap::error::ErrorKind::ArgumentConflict, why));
+    }
     match here.first() {
         Some(&"backup") => (cli.latest, cli.from) = (false, None),
         Some(&"latest") => (cli.backup, cli.from) = (None, None),

@@ -133,6 +133,11 @@ pub fn decide(
     reply: &mut Reply<'_>,
 ) -> Decision {
     let refusal = match lookup(args[0]) {
+        None if is_http(args[0]) => {
+            // A browser was made to speak to us: what follows in its request must not run as commands.
+            session.closing = true;
+            return Decision::Replied;
+        }
         None => unknown(args),
         Some(spec) if !spec.arity.allows(args.len()) => CommandError::WrongArity(Cow::Borrowed(spec.name)),
         Some(spec)
@@ -180,6 +185,11 @@ impl CommandSpec {
     fn ends_watches(&self) -> bool {
         matches!(self.name, "exec" | "discard" | "unwatch" | "reset")
     }
+}
+
+/// What a web page's request begins with, or has as its second line.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
 /// Checks that a group's subcommand is there, and with so many arguments.

@@ -137,7 +137,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// The exit code a program ends with: 1 failed, 11 locked, 12 wrong key, 13 damaged.
+    /// The exit code a program ends with: 1 failed, 2 usage, 11 locked, 12 wrong key, 13 damaged.
     #[must_use]
     pub fn exit_code(&self) -> i32 {
         match self {
@@ -154,7 +154,8 @@ impl OpenError {
             | Self::MissingSnapshot { .. }
             | Self::OtherSnapshot { .. }
             | Self::Replay { .. } => 13,
-            Self::FewerDatabases { .. } | Self::RedisData { .. } | Self::Io { .. } => 1,
+            Self::FewerDatabases { .. } => 2,
+            Self::RedisData { .. } | Self::Io { .. } => 1,
         }
     }
 }

@@ -100,6 +100,12 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
         };
         Log::Journal(Journal::start(journal, resume, catalog.clone())?)
     } else {
+        if !manifest.segments.is_empty() {
+            tracing::warn!(
+                "appendonly is off although the data has a journal: it was replayed, and what is written from now on \
+                 survives only in snapshots"
+            );
+        }
         Log::Counted(AtomicU64::new(recovery.end.0))
     };
     recovery.duration = started.elapsed();
