@@ -2,36 +2,61 @@
 
 use cairn_keyspace::Locked;
 
+/// What commands that need a process answer where there is none.
+const NO_PROCESS: &str = "ERR there is no server around this engine";
+
 /// The engine and the process around it, as commands see them. Nothing here blocks: long work is a [`Job`].
+///
+/// What is not overridden answers for a process that has no clients, no configuration and no password.
 pub trait Host {
     /// Whether clients have to authenticate.
-    fn password_required(&self) -> bool;
+    fn password_required(&self) -> bool {
+        false
+    }
     /// Whether this is the password of this user; compares in constant time.
-    fn check_password(&self, user: &[u8], password: &[u8]) -> bool;
+    fn check_password(&self, _user: &[u8], _password: &[u8]) -> bool {
+        false
+    }
     /// The directives that match one of the glob patterns, with their values as CONFIG GET shows them.
-    fn config_get(&self, patterns: &[&[u8]]) -> Vec<(String, String)>;
+    fn config_get(&self, _patterns: &[&[u8]]) -> Vec<(String, String)> {
+        Vec::new()
+    }
     /// Sets all directives, or none; the error says which was refused and why.
-    fn config_set(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), String>;
+    fn config_set(&self, _pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
+        Err(NO_PROCESS.to_owned())
+    }
     /// Writes the configuration back to the file it came from.
-    fn config_rewrite(&self) -> Result<(), String>;
+    fn config_rewrite(&self) -> Result<(), String> {
+        Err(NO_PROCESS.to_owned())
+    }
     /// Sets the counters of INFO back to zero.
-    fn reset_statistics(&self);
+    fn reset_statistics(&self) {}
     /// INFO's text for these sections (lower case); all shards are held.
-    fn info(&self, sections: &[&str], keyspace: &Locked<'_>) -> String;
+    fn info(&self, _sections: &[&str], _keyspace: &Locked<'_>) -> String {
+        String::new()
+    }
     /// When the last snapshot was completed, in seconds since the Unix epoch.
-    fn last_save_unixtime(&self) -> i64;
+    fn last_save_unixtime(&self) -> i64 {
+        0
+    }
     /// Starts a snapshot in the background; the error is the reply.
-    fn start_snapshot(&self, why: SnapshotReason) -> Result<&'static str, String>;
+    fn start_snapshot(&self, _why: SnapshotReason) -> Result<&'static str, String> {
+        Err(NO_PROCESS.to_owned())
+    }
     /// The connected clients, a line each, as CLIENT LIST shows them; with `only`, just those.
-    fn clients(&self, only: Option<&[u64]>) -> String;
+    fn clients(&self, _only: Option<&[u64]>) -> String {
+        String::new()
+    }
     /// Ends connections; returns how many.
-    fn kill_clients(&self, filter: &ClientFilter) -> usize;
+    fn kill_clients(&self, _filter: &ClientFilter) -> usize {
+        0
+    }
     /// Tells the process about a new name of a client.
-    fn client_named(&self, id: u64, name: &[u8]);
+    fn client_named(&self, _id: u64, _name: &[u8]) {}
     /// Whether DEBUG may run for this client.
-    fn debug_allowed(&self, session: u64) -> bool;
-    /// Memory in use by the allocator, in bytes.
-    fn memory_bytes(&self) -> u64;
+    fn debug_allowed(&self, _session: u64) -> bool {
+        false
+    }
 }
 
 /// Which command asked for a snapshot.

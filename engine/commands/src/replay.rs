@@ -1,12 +1,12 @@
 //! From effects back to data: the stream read as commands, and those run.
 
+use cairn_keyspace::Keyspace;
 use cairn_keyspace::types::Limits;
-use cairn_keyspace::{Keyspace, Locked};
 use cairn_resp::{Args, Limits as WireLimits, Parsed, Parser, Protocol, Reply};
 
 use crate::dispatch::{LockPlan, Tools, lookup, run};
 use crate::effects::Effects;
-use crate::host::{ClientFilter, Host, SnapshotReason};
+use crate::host::Host;
 use crate::session::Session;
 
 /// Replays a stream of effects that comes in pieces.
@@ -129,45 +129,4 @@ fn new_parser() -> Parser {
 /// No effect asks anything of the process.
 struct NoHost;
 
-impl Host for NoHost {
-    fn password_required(&self) -> bool {
-        false
-    }
-    fn check_password(&self, _: &[u8], _: &[u8]) -> bool {
-        false
-    }
-    fn config_get(&self, _: &[&[u8]]) -> Vec<(String, String)> {
-        Vec::new()
-    }
-    fn config_set(&self, _: &[(&[u8], &[u8])]) -> Result<(), String> {
-        Err(NOT_AN_EFFECT.to_owned())
-    }
-    fn config_rewrite(&self) -> Result<(), String> {
-        Err(NOT_AN_EFFECT.to_owned())
-    }
-    fn reset_statistics(&self) {}
-    fn info(&self, _: &[&str], _: &Locked<'_>) -> String {
-        String::new()
-    }
-    fn last_save_unixtime(&self) -> i64 {
-        0
-    }
-    fn start_snapshot(&self, _: SnapshotReason) -> Result<&'static str, String> {
-        Err(NOT_AN_EFFECT.to_owned())
-    }
-    fn clients(&self, _: Option<&[u64]>) -> String {
-        String::new()
-    }
-    fn kill_clients(&self, _: &ClientFilter) -> usize {
-        0
-    }
-    fn client_named(&self, _: u64, _: &[u8]) {}
-    fn debug_allowed(&self, _: u64) -> bool {
-        false
-    }
-    fn memory_bytes(&self) -> u64 {
-        0
-    }
-}
-
-const NOT_AN_EFFECT: &str = "ERR not an effect";
+impl Host for NoHost {}

@@ -1,10 +1,10 @@
 //! A keyspace to run commands on in tests, beside it what a journal would have received.
 
+use cairn_keyspace::Keyspace;
 use cairn_keyspace::types::Limits;
-use cairn_keyspace::{Keyspace, Locked};
 use cairn_resp::{Args, Parsed, Parser, Protocol, Reply};
 
-use crate::{ClientFilter, Decision, Effects, Host, Session, SnapshotReason, Tools, decide, run};
+use crate::{Decision, Effects, Host, Session, Tools, decide, run};
 
 /// Runs commands one after the other.
 pub(crate) struct Engine {
@@ -126,46 +126,7 @@ fn requests(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
 /// A process around the keyspace that has nothing to say.
 struct Silent;
 
-impl Host for Silent {
-    fn password_required(&self) -> bool {
-        false
-    }
-    fn check_password(&self, _: &[u8], _: &[u8]) -> bool {
-        false
-    }
-    fn config_get(&self, _: &[&[u8]]) -> Vec<(String, String)> {
-        Vec::new()
-    }
-    fn config_set(&self, _: &[(&[u8], &[u8])]) -> Result<(), String> {
-        Ok(())
-    }
-    fn config_rewrite(&self) -> Result<(), String> {
-        Ok(())
-    }
-    fn reset_statistics(&self) {}
-    fn info(&self, _: &[&str], _: &Locked<'_>) -> String {
-        String::new()
-    }
-    fn last_save_unixtime(&self) -> i64 {
-        0
-    }
-    fn start_snapshot(&self, _: SnapshotReason) -> Result<&'static str, String> {
-        Ok("OK")
-    }
-    fn clients(&self, _: Option<&[u64]>) -> String {
-        String::new()
-    }
-    fn kill_clients(&self, _: &ClientFilter) -> usize {
-        0
-    }
-    fn client_named(&self, _: u64, _: &[u8]) {}
-    fn debug_allowed(&self, _: u64) -> bool {
-        true
-    }
-    fn memory_bytes(&self) -> u64 {
-        0
-    }
-}
+impl Host for Silent {}
 
 /// Random commands: each letter in braces stands for a key of that family, `e` for an element, `n` for a number, `f` for
 /// a score.

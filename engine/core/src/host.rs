@@ -54,7 +54,4 @@ impl Host for EngineHost<'_> {
     fn debug_allowed(&self, session: u64) -> bool {
         self.process.debug_allowed(session)
     }
-    fn memory_bytes(&self) -> u64 {
-        self.process.memory_bytes()
-    }
 }

@@ -1,6 +1,5 @@
 //! The seam to the engine: what it asks of the server around it, and what configuration it takes.
 
-use crate::alloc;
 use crate::clients::Filter;
 use crate::config::{DebugCommand, Fsync, Settings};
 use crate::info;
@@ -73,10 +72,6 @@ impl Process for Server {
             DebugCommand::Yes => true,
             DebugCommand::Local => self.clients.get(session).is_some_and(|client| client.is_local),
         }
-    }
-
-    fn memory_bytes(&self) -> u64 {
-        alloc::memory().allocated
     }
 }
 
