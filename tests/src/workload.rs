@@ -98,7 +98,7 @@ fn lex_bound(random: &mut Random) -> Vec<u8> {
 }
 
 /// The pieces of a template are words, where these stand for something random:
-/// `k` a key, `x` a key that only ever holds a small decimal number, `v` a value, `f` a field, `m` a member, `i` an index, `n` a number, `s` a score, `b` a score bound, `l` a
+/// `k` a key, `x` a key that only ever holds a small decimal number, `e` a sorted set of equal scores, `v` a value, `f` a field, `m` a member, `i` an index, `n` a number, `s` a score, `b` a score bound, `l` a
 /// lexicographic bound, `t` seconds far ahead, `T` milliseconds far ahead, `U` unix seconds far ahead; `…*` one to five of it.
 fn word(random: &mut Random, template: &str, out: &mut Command) {
     if let Some(repeated) = template.strip_suffix('*') {
@@ -112,6 +112,7 @@ fn word(random: &mut Random, template: &str, out: &mut Command) {
     out.push(match template {
         "k" => key(random),
         "x" => format!("decimal:{}", random.below(3)).into_bytes(),
+        "e" => format!("equal:{}", random.below(3)).into_bytes(),
         "v" => value(random),
         "f" => field(random),
         "m" => member(random),
@@ -268,7 +269,14 @@ const TEMPLATES: &[(&str, Order)] = &[
     ("ZPOPMAX k 2", Order::Exact),
     ("ZREMRANGEBYRANK k i i", Order::Exact),
     ("ZREMRANGEBYSCORE k b b", Order::Exact),
-    ("ZLEXCOUNT k l l", Order::Exact),
+    // Order by member is defined only where all scores are equal.
+    ("ZADD e 0 m", Order::Exact),
+    ("ZADD e 0 f", Order::Exact),
+    ("ZREM e m", Order::Exact),
+    ("ZLEXCOUNT e l l", Order::Exact),
+    ("ZRANGEBYLEX e l l", Order::Exact),
+    ("ZREVRANGEBYLEX e l l", Order::Exact),
+    ("ZREMRANGEBYLEX e l l", Order::Exact),
     // Wrong calls
     ("GET", Order::Exact),
     ("GET k k", Order::Exact),
