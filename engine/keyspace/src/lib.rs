@@ -14,11 +14,13 @@ pub mod shard;
 mod stored;
 mod table;
 pub mod types;
+mod undurable;
 
 pub use entry::{Entry, Value};
 pub use lock::Locked;
 pub use shard::{Database, Shard};
 pub use types::Object;
+pub use undurable::Undurable;
 
 use std::hash::{BuildHasher, Hasher};
 

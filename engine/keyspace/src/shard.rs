@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::entry::Entry;
 use crate::table::Table;
+use crate::undurable::Undurable;
 
 /// The keys of one database that fall into one shard, and when they expire.
 #[derive(Default)]
@@ -222,55 +223,5 @@ impl Database {
     #[must_use]
     pub fn sample(&self, random: impl FnMut() -> u64) -> Option<&Entry> {
         self.table.sample(random)
-    }
-}
-
-/// What of a shard is not durable yet: key hashes with the journal position at which each becomes durable.
-///
-/// With `appendfsync always` nobody may learn of a value that a power cut could still take away, so a reply waits for
-/// the positions of the keys it looked at.
-#[derive(Default)]
-pub struct Undurable {
-    newest: u64,
-    /// Of the last change of the whole shard, which concerns keys that are no longer there to be named.
-    whole: u64,
-    positions: HashMap<u64, u64, ahash::RandomState>,
-    /// At this many positions those that are durable are dropped.
-    sweep_at: usize,
-}
-
-impl Undurable {
-    const SWEEP_MIN: usize = 64;
-
-    /// Notes that `hash` changed and is durable once the journal is up to `position`.
-    #[inline]
-    pub fn mark(&mut self, hash: u64, position: u64, durable: u64) {
-        if self.newest <= durable {
-            self.positions.clear();
-        } else if self.positions.len() >= self.sweep_at {
-            // Under steady load there is no moment at which all is durable; what is goes when the map has doubled.
-            self.positions.retain(|_, at| *at > durable);
-            self.sweep_at = (self.positions.len() * 2).max(Self::SWEEP_MIN);
-            self.positions.shrink_to(self.sweep_at);
-        }
-        self.newest = position;
-        self.positions.insert(hash, position);
-    }
-
-    /// Notes a change of the whole shard.
-    pub fn mark_all(&mut self, position: u64) {
-        self.newest = position;
-        self.whole = position;
-    }
-
-    /// The position a reply about `hash` has to wait for; 0 when it need not wait.
-    #[inline]
-    #[must_use]
-    pub fn position_of(&self, hash: u64, durable: u64) -> u64 {
-        if self.newest <= durable {
-            return 0;
-        }
-        let position = self.positions.get(&hash).copied().unwrap_or(0).max(self.whole);
-        if position > durable { position } else { 0 }
     }
 }
