@@ -7,6 +7,9 @@
 //! The header holds flags (8 bits), an access clock (24 bits), and the lengths of key and short string (16 bits each).
 //! A string up to [`INLINE_MAX`] bytes lies behind its key; anything else is an [`Object`] in front of it. Which parts
 //! are there follows from the flags alone, so the size of the allocation needs no field of its own.
+//!
+//! The pointer to an entry has 16 bits to spare, as no user address is longer than 48. The table keeps a part of the key's
+//! hash there, so that it need not touch the entries that are not the one it looks for.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
@@ -33,7 +36,11 @@ struct Header {
     value_len: u16,
 }
 
-/// An owned key with its value and, when it has one, its expiry. One pointer wide.
+/// Where a pointer's tag begins.
+pub(crate) const TAG_SHIFT: u32 = 48;
+
+/// An owned key with its value and, when it has one, its expiry. One pointer wide: the address of the allocation and, in
+/// the upper 16 bits, the tag.
 pub struct Entry(NonNull<Header>);
 
 // SAFETY: an Entry owns its allocation alone, and what lies in it (bytes, an i64, an Object) may move between threads.
@@ -104,18 +111,38 @@ impl Entry {
             ptr::copy_nonoverlapping(key.as_ptr(), base.add(key_at).as_ptr(), key.len());
             ptr::copy_nonoverlapping(value.as_ptr(), base.add(key_at + key.len()).as_ptr(), value.len());
         }
-        Self(base.cast())
+        Self(untagged(base).cast())
+    }
+
+    /// What the table noted here; 0 at first.
+    #[inline]
+    pub(crate) fn tag(&self) -> u16 {
+        (self.0.addr().get() >> TAG_SHIFT) as u16
+    }
+
+    /// Notes something for the table; it stays through every change of the value.
+    #[inline]
+    pub(crate) fn set_tag(&mut self, tag: u16) {
+        let tagged = self.pointer().map_addr(|address| address | usize::from(tag) << TAG_SHIFT);
+        // SAFETY: the address without its tag is that of an allocation, so with or without a tag it is not null.
+        self.0 = unsafe { NonNull::new_unchecked(tagged) };
+    }
+
+    /// Where the allocation is: the pointer without its tag.
+    #[inline]
+    fn pointer(&self) -> *mut Header {
+        self.0.as_ptr().map_addr(|address| address & ((1 << TAG_SHIFT) - 1))
     }
 
     #[inline]
     fn header(&self) -> Header {
         // SAFETY: the pointer is to a live allocation that begins with an initialised Header.
-        unsafe { *self.0.as_ptr() }
+        unsafe { *self.pointer() }
     }
 
     #[inline]
     fn base(&self) -> *mut u8 {
-        self.0.as_ptr().cast()
+        self.pointer().cast()
     }
 
     #[inline]
@@ -218,7 +245,7 @@ impl Entry {
         if value.len() != usize::from(header.value_len) {
             self.resize(at + value.len());
             // SAFETY: the header is initialised and self is borrowed mutably.
-            unsafe { (*self.0.as_ptr()).value_len = value.len() as u16 };
+            unsafe { (*self.pointer()).value_len = value.len() as u16 };
         }
         // SAFETY: the allocation now holds value.len() bytes behind the key; value cannot overlap it, since self is
         // borrowed mutably.
@@ -254,10 +281,7 @@ impl Entry {
             _ => {
                 let object = self.take_object();
                 let replacement = Self::build(self.key(), object, self.inline_bytes(), at);
-                let clock = self.header().clock;
                 self.replace_with(replacement);
-                // SAFETY: the header is initialised and self is borrowed mutably.
-                unsafe { (*self.0.as_ptr()).clock = clock };
             }
         }
     }
@@ -279,7 +303,11 @@ impl Entry {
         })
     }
 
-    fn replace_with(&mut self, replacement: Self) {
+    /// Becomes another entry of the same key, which takes over tag and clock.
+    fn replace_with(&mut self, mut replacement: Self) {
+        replacement.set_tag(self.tag());
+        // SAFETY: the replacement's header is initialised, and nobody else has the replacement.
+        unsafe { (*replacement.pointer()).clock = self.header().clock };
         *self = replacement;
     }
 
@@ -289,7 +317,9 @@ impl Entry {
         // bounded by the wire codec, below isize::MAX.
         let raw = unsafe { realloc(self.base(), old, bytes) };
         let Some(base) = NonNull::new(raw) else { handle_alloc_error(layout_of(bytes)) };
-        self.0 = base.cast();
+        let tag = self.tag();
+        self.0 = untagged(base).cast();
+        self.set_tag(tag);
     }
 
     /// The bytes this entry takes in its own allocation (what an object points to is not counted).
@@ -317,6 +347,13 @@ impl std::fmt::Debug for Entry {
         // Keys and values are user data and never printed.
         f.debug_struct("Entry").field("bytes", &self.total_bytes()).finish_non_exhaustive()
     }
+}
+
+/// A fresh allocation's pointer, which must leave the bits of the tag free.
+#[inline]
+pub(crate) fn untagged(base: NonNull<u8>) -> NonNull<u8> {
+    assert!(base.addr().get() >> TAG_SHIFT == 0, "user addresses have at most 48 bits");
+    base
 }
 
 #[inline]
@@ -366,6 +403,20 @@ mod tests {
         );
         entry.set_expire_at_ms(None);
         assert_eq!((entry.key(), entry.as_str(), entry.expire_at_ms()), (&b"key"[..], Some(&b""[..]), None));
+    }
+
+    #[test]
+    fn a_tag_stays_through_every_change() {
+        for tag in [0, 1, 0x8000, u16::MAX] {
+            let mut entry = Entry::string(b"key", b"value", None);
+            entry.set_tag(0x5555);
+            entry.set_tag(tag);
+            entry.set_string(&[b'v'; 1_000]);
+            entry.set_expire_at_ms(Some(42));
+            entry.edit_string(|bytes| bytes.resize(INLINE_MAX + 1, b'w'));
+            entry.set_string(b"short");
+            assert_eq!((entry.tag(), entry.key(), entry.as_str()), (tag, &b"key"[..], Some(&b"short"[..])));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod encode;
 pub mod entry;
 mod lock;
 pub mod shard;
+mod spill;
 mod stored;
 mod table;
 pub mod types;
@@ -26,8 +27,8 @@ use std::hash::{BuildHasher, Hasher};
 
 use parking_lot::Mutex;
 
-/// How many shards a keyspace has. Shards are named by eight bits of the hash that neither a table's buckets nor its
-/// tags use.
+/// How many shards a keyspace has. Shards are named by eight bits of the hash that a table's buckets and tags come to
+/// only with 2^26 buckets in one shard.
 pub const SHARDS: usize = 256;
 
 /// Keeps neighbouring locks out of each other's cache line.

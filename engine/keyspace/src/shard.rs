@@ -34,6 +34,12 @@ impl Shard {
         Self { databases, undurable: Undurable::default(), watched: HashMap::new() }
     }
 
+    /// How many databases there are.
+    #[must_use]
+    pub fn databases(&self) -> u16 {
+        self.databases.len() as u16
+    }
+
     /// One database's part of this shard.
     #[inline]
     #[must_use]
@@ -127,6 +133,11 @@ impl Database {
     #[inline]
     pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
         self.table.get_mut(hash, key)
+    }
+
+    /// Makes room for so many keys at once, where there are none yet.
+    pub fn reserve(&mut self, keys: usize) {
+        self.table.reserve(keys);
     }
 
     /// Puts an entry in; returns the one of the same key that it replaces.

@@ -1,23 +1,32 @@
-//! The hash table of one shard and database: linear hashing over 64-byte buckets of six entries.
+//! The hash table of one shard and database: linear hashing over 64-byte buckets of seven entries.
 //!
 //! It grows and shrinks by one bucket at a time, so no command ever pays for a whole rehash, the load factor (and with
 //! it the memory a key costs) does not depend on how many keys there are, and a scan cursor stays valid throughout.
+//!
+//! Each entry carries 16 bits of its hash as a tag in its pointer: a look-up touches no entry whose tag differs, and a
+//! split none at all, as a rule. For that the tag begins at or below the hash's bit that the next split goes by; since
+//! those bits tell less and less apart, it moves up by eight bits at every eighth doubling (see [`tag_base`]).
 
 use crate::entry::Entry;
+use crate::spill::Spill;
 
-const SLOTS: usize = 6;
+const SLOTS: usize = 7;
 /// Buckets are allocated in pages of this many, so that growth moves no bucket.
 const PAGE_BUCKETS: usize = 64;
 const MIN_LEVEL: u32 = 3;
+/// Halves of an entry per bucket above which the table grows: at 6.5 entries a bucket the table costs 11 bytes a key
+/// and one key in six lies in a spill, one cache line further away.
+const GROW_HALVES: usize = 13;
+/// Halves of an entry per bucket below which it shrinks: so far down that a table swinging around one size does no work.
+const SHRINK_HALVES: usize = 9;
 
-/// Six entries, their tags and, when more fall here, the next bucket of the chain: one cache line.
+/// Seven entries and, when more fall here, the rest of them: one cache line.
 #[repr(C, align(64))]
 #[derive(Default)]
 struct Bucket {
-    /// The upper bits of each entry's hash, never 0; 0 marks a free slot. The last two bytes are always 0.
-    tags: [u8; 8],
     slots: [Option<Entry>; SLOTS],
-    next: Option<Box<Bucket>>,
+    /// Has entries only while every slot is taken.
+    spill: Spill,
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
@@ -32,27 +41,39 @@ pub(crate) struct Table {
     len: usize,
 }
 
+fn new_page() -> Box<[Bucket; PAGE_BUCKETS]> {
+    Box::new(std::array::from_fn(|_| Bucket::default()))
+}
+
+/// Where in the hash the tags begin of a bucket that the lowest `level` bits of the hash name: at bit `level`, by which
+/// the bucket will be split, or up to seven bits below, which leaves nine or more that tell its entries apart.
 #[inline]
-fn tag_of(hash: u64) -> u8 {
-    ((hash >> 56) as u8).max(1)
+fn tag_base(level: u32) -> u32 {
+    ((level + 2) & !7).saturating_sub(2).max(MIN_LEVEL)
+}
+
+#[inline]
+fn tag_at(hash: u64, level: u32) -> u16 {
+    (hash >> tag_base(level)) as u16
 }
 
 impl Bucket {
-    /// The slots of this bucket whose tag is `tag`, as a mask with the top bit of byte i set for slot i. May name a
-    /// slot too many (a borrow between bytes), never one too few; the keys decide.
+    /// The slots whose tag is `tag`, bit i set for slot i. A free slot counts as 0; the keys decide.
     #[inline]
-    fn candidates(&self, tag: u8) -> u64 {
-        const LOW: u64 = 0x0000_0101_0101_0101;
-        const HIGH: u64 = 0x0000_8080_8080_8080;
-        let differing = u64::from_le_bytes(self.tags) ^ (LOW * u64::from(tag));
-        differing.wrapping_sub(LOW) & !differing & HIGH
+    fn candidates(&self, tag: u16) -> u32 {
+        let mut mask = 0;
+        for (at, slot) in self.slots.iter().enumerate() {
+            let there = slot.as_ref().map_or(0, Entry::tag);
+            mask |= u32::from(there == tag) << at;
+        }
+        mask
     }
 
     #[inline]
-    fn find(&self, tag: u8, key: &[u8]) -> Option<usize> {
+    fn find(&self, tag: u16, key: &[u8]) -> Option<usize> {
         let mut mask = self.candidates(tag);
         while mask != 0 {
-            let slot = (mask.trailing_zeros() / 8) as usize;
+            let slot = mask.trailing_zeros() as usize;
             if self.slots[slot].as_ref().is_some_and(|entry| entry.key() == key) {
                 return Some(slot);
             }
@@ -61,40 +82,69 @@ impl Bucket {
         None
     }
 
-    fn put(&mut self, tag: u8, entry: Entry) {
-        let mut bucket = self;
-        loop {
-            if let Some(slot) = bucket.slots.iter().position(Option::is_none) {
-                bucket.tags[slot] = tag;
-                bucket.slots[slot] = Some(entry);
-                return;
-            }
-            bucket = bucket.next.get_or_insert_default();
+    #[inline]
+    fn find_spilled(&self, tag: u16, key: &[u8]) -> Option<usize> {
+        self.spill.as_slice().iter().position(|entry| entry.tag() == tag && entry.key() == key)
+    }
+
+    #[inline]
+    fn get(&self, tag: u16, key: &[u8]) -> Option<&Entry> {
+        match self.find(tag, key) {
+            Some(slot) => self.slots[slot].as_ref(),
+            None => self.find_spilled(tag, key).map(|at| &self.spill.as_slice()[at]),
         }
     }
 
-    fn take_chain(&mut self) -> Bucket {
-        std::mem::take(self)
+    #[inline]
+    fn get_mut(&mut self, tag: u16, key: &[u8]) -> Option<&mut Entry> {
+        match self.find(tag, key) {
+            Some(slot) => self.slots[slot].as_mut(),
+            None => self.find_spilled(tag, key).map(|at| &mut self.spill.as_mut_slice()[at]),
+        }
     }
 
-    /// Moves every entry of this chain to where `place` wants it.
-    fn drain_into(mut self, mut place: impl FnMut(u8, Entry)) {
-        loop {
-            for slot in 0..SLOTS {
-                if let Some(entry) = self.slots[slot].take() {
-                    place(self.tags[slot], entry);
-                }
-            }
-            match self.next.take() {
-                Some(next) => self = *next,
-                None => return,
-            }
+    /// Puts an entry in that carries its tag.
+    #[inline]
+    fn put(&mut self, entry: Entry) {
+        match self.slots.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = Some(entry),
+            None => self.spill.push(entry),
         }
+    }
+
+    fn remove(&mut self, tag: u16, key: &[u8]) -> Option<Entry> {
+        if let Some(slot) = self.find(tag, key) {
+            let refill = self.spill.pop();
+            return std::mem::replace(&mut self.slots[slot], refill);
+        }
+        self.find_spilled(tag, key).map(|at| self.spill.swap_remove(at))
+    }
+
+    /// Takes every entry out.
+    fn drain(mut self, mut place: impl FnMut(Entry)) {
+        self.slots.iter_mut().filter_map(Option::take).for_each(&mut place);
+        while let Some(entry) = self.spill.pop() {
+            place(entry);
+        }
+    }
+
+    /// Turns the tags of bucket `index` into those that `level` asks for, one below its own: the bits of the hash that
+    /// they lack are the bucket's number.
+    fn lower_tags(&mut self, index: usize, level: u32) {
+        let (base, lower) = (tag_base(level + 1), tag_base(level));
+        if base == lower {
+            return;
+        }
+        let missing = (index >> lower) as u16;
+        self.entries_mut().for_each(|entry| entry.set_tag(entry.tag() << (base - lower) | missing));
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
-        std::iter::successors(Some(self), |bucket| bucket.next.as_deref())
-            .flat_map(|bucket| bucket.slots.iter().flatten())
+        self.slots.iter().flatten().chain(self.spill.as_slice())
+    }
+
+    fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.slots.iter_mut().flatten().chain(self.spill.as_mut_slice())
     }
 }
 
@@ -115,10 +165,15 @@ impl Table {
         if self.pages.is_empty() { 0 } else { (1 << self.level) + self.split }
     }
 
+    /// The bucket of a hash, and how many of the hash's lowest bits name it.
     #[inline]
-    fn index(&self, hash: u64) -> usize {
+    fn place(&self, hash: u64) -> (usize, u32) {
         let low = hash as usize & ((1 << self.level) - 1);
-        if low < self.split { hash as usize & ((2 << self.level) - 1) } else { low }
+        if low < self.split {
+            (hash as usize & ((2 << self.level) - 1), self.level + 1)
+        } else {
+            (low, self.level)
+        }
     }
 
     #[inline]
@@ -138,14 +193,8 @@ impl Table {
         if self.len == 0 {
             return None;
         }
-        let tag = tag_of(hash);
-        let mut bucket = self.bucket(self.index(hash));
-        loop {
-            if let Some(slot) = bucket.find(tag, key) {
-                return bucket.slots[slot].as_ref();
-            }
-            bucket = bucket.next.as_deref()?;
-        }
+        let (index, level) = self.place(hash);
+        self.bucket(index).get(tag_at(hash, level), key)
     }
 
     /// The entry of `key`, to change its value.
@@ -154,15 +203,8 @@ impl Table {
         if self.len == 0 {
             return None;
         }
-        let tag = tag_of(hash);
-        let index = self.index(hash);
-        let mut bucket = self.bucket_mut(index);
-        loop {
-            if let Some(slot) = bucket.find(tag, key) {
-                return bucket.slots[slot].as_mut();
-            }
-            bucket = bucket.next.as_deref_mut()?;
-        }
+        let (index, level) = self.place(hash);
+        self.bucket_mut(index).get_mut(tag_at(hash, level), key)
     }
 
     /// The first entry with this hash for which `matches` holds: for callers that know the hash and not the key.
@@ -171,7 +213,18 @@ impl Table {
         if self.len == 0 {
             return None;
         }
-        self.bucket(self.index(hash)).entries().find(|entry| matches(entry))
+        self.bucket(self.place(hash).0).entries().find(|entry| matches(entry))
+    }
+
+    /// Lays out the buckets for so many entries at once, where there are none yet: filling them then splits none.
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        if !self.pages.is_empty() {
+            return;
+        }
+        let buckets = (entries * 2).div_ceil(GROW_HALVES).max(1 << MIN_LEVEL);
+        self.level = buckets.ilog2();
+        self.split = buckets - (1 << self.level);
+        self.pages = (0..buckets.div_ceil(PAGE_BUCKETS)).map(|_| new_page()).collect();
     }
 
     /// Puts an entry in and returns the one of the same key that it replaces. `hash_of` is the caller's hash function.
@@ -182,26 +235,29 @@ impl Table {
         hash_of: impl Fn(&[u8]) -> u64,
     ) -> Option<Entry> {
         if let Some(old) = self.get_mut(hash, entry.key()) {
-            return Some(std::mem::replace(old, entry));
+            let tag = old.tag();
+            let replaced = std::mem::replace(old, entry);
+            old.set_tag(tag);
+            return Some(replaced);
         }
         self.insert_new(hash, entry, hash_of);
         None
     }
 
     /// Puts an entry in whose key the caller knows to be absent.
-    pub(crate) fn insert_new(&mut self, hash: u64, entry: Entry, hash_of: impl Fn(&[u8]) -> u64) {
+    pub(crate) fn insert_new(&mut self, hash: u64, mut entry: Entry, hash_of: impl Fn(&[u8]) -> u64) {
         debug_assert!(self.get(hash, entry.key()).is_none(), "the key is already there");
         if self.pages.is_empty() {
-            self.pages.push(Box::new(std::array::from_fn(|_| Bucket::default())));
+            self.pages.push(new_page());
             self.level = MIN_LEVEL;
             self.split = 0;
         }
-        // Nine entries for two buckets: 4.5 of six slots taken on average, so that about one bucket in six chains.
-        if (self.len + 1) * 2 > self.buckets() * 9 {
+        if (self.len + 1) * 2 > self.buckets() * GROW_HALVES {
             self.grow(hash_of);
         }
-        let index = self.index(hash);
-        self.bucket_mut(index).put(tag_of(hash), entry);
+        let (index, level) = self.place(hash);
+        entry.set_tag(tag_at(hash, level));
+        self.bucket_mut(index).put(entry);
         self.len += 1;
     }
 
@@ -210,45 +266,34 @@ impl Table {
         if self.len == 0 {
             return None;
         }
-        let tag = tag_of(hash);
-        let index = self.index(hash);
-        let mut bucket = self.bucket_mut(index);
-        let entry = loop {
-            if let Some(slot) = bucket.find(tag, key) {
-                bucket.tags[slot] = 0;
-                break bucket.slots[slot].take();
-            }
-            bucket = bucket.next.as_deref_mut()?;
-        };
-        let head = self.bucket_mut(index);
-        if head.next.is_some() {
-            compact(head);
-        }
+        let (index, level) = self.place(hash);
+        let entry = self.bucket_mut(index).remove(tag_at(hash, level), key)?;
         self.len -= 1;
-        // Far below the load at which it grows, so that a table swinging around one size does no work.
-        if self.level > MIN_LEVEL && self.len < self.buckets() {
+        if self.level > MIN_LEVEL && self.len * 2 < self.buckets() * SHRINK_HALVES {
             self.shrink();
         }
-        entry
+        Some(entry)
     }
 
     /// Splits the next bucket in turn.
     fn grow(&mut self, hash_of: impl Fn(&[u8]) -> u64) {
         let target = self.buckets();
         if target / PAGE_BUCKETS == self.pages.len() {
-            self.pages.push(Box::new(std::array::from_fn(|_| Bucket::default())));
+            self.pages.push(new_page());
         }
-        let source = self.split;
-        let high_bit = 1u64 << self.level;
+        let (source, level) = (self.split, self.level);
         self.split += 1;
         if self.split == 1 << self.level {
             self.level += 1;
             self.split = 0;
         }
-        let chain = self.bucket_mut(source).take_chain();
-        chain.drain_into(|tag, entry| {
-            let index = if hash_of(entry.key()) & high_bit == 0 { source } else { target };
-            self.bucket_mut(index).put(tag, entry);
+        let (base, next_base) = (tag_base(level), tag_base(level + 1));
+        std::mem::take(self.bucket_mut(source)).drain(|mut entry| {
+            let index = if entry.tag() >> (level - base) & 1 == 0 { source } else { target };
+            if base != next_base {
+                entry.set_tag(tag_at(hash_of(entry.key()), level + 1));
+            }
+            self.bucket_mut(index).put(entry);
         });
     }
 
@@ -259,9 +304,11 @@ impl Table {
             self.split = 1 << self.level;
         }
         self.split -= 1;
-        let (source, target) = ((1 << self.level) + self.split, self.split);
-        let chain = self.bucket_mut(source).take_chain();
-        chain.drain_into(|tag, entry| self.bucket_mut(target).put(tag, entry));
+        let (source, target, level) = ((1 << self.level) + self.split, self.split, self.level);
+        let mut merged = std::mem::take(self.bucket_mut(source));
+        merged.lower_tags(source, level);
+        self.bucket_mut(target).lower_tags(target, level);
+        merged.drain(|entry| self.bucket_mut(target).put(entry));
         // One page is kept in reserve, so that a size that swings around a page's edge does not allocate each time.
         if self.pages.len() > source.div_ceil(PAGE_BUCKETS) + 1 {
             self.pages.pop();
@@ -306,12 +353,6 @@ impl Table {
     }
 }
 
-/// Fills holes at the front of a chain from its end and lets the empty tail go.
-fn compact(head: &mut Bucket) {
-    let chain = head.take_chain();
-    chain.drain_into(|tag, entry| head.put(tag, entry));
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeSet, HashMap};
@@ -330,6 +371,68 @@ mod tests {
         *state >> 33
     }
 
+    /// Every entry lies where its hash says, with the tag of its bucket, and spills hold only what finds no slot.
+    fn check(table: &Table) {
+        for index in 0..table.buckets() {
+            let bucket = table.bucket(index);
+            assert!(bucket.spill.is_empty() || bucket.slots.iter().all(Option::is_some));
+            for entry in bucket.entries() {
+                let (expected, level) = table.place(hash(entry.key()));
+                assert_eq!((index, entry.tag()), (expected, tag_at(hash(entry.key()), level)));
+            }
+        }
+        assert_eq!(table.iter().count(), table.len());
+    }
+
+    #[test]
+    fn tags_hold_the_bit_of_the_next_split_and_tell_apart_by_eight_bits_or_more() {
+        for level in MIN_LEVEL..40 {
+            let base = tag_base(level);
+            assert!(level >= base && level - base < 8, "level {level}: tags begin at {base}");
+            assert!(
+                tag_base(level + 1) - base <= 8
+                    && (tag_base(level + 1) == base || tag_base(level + 1) == level + 1)
+            );
+        }
+    }
+
+    #[test]
+    fn every_entry_stays_in_its_place_while_the_table_grows_far_and_shrinks_back() {
+        let mut table = Table::default();
+        // Past level 14, where the tags of all entries move for the second time.
+        let keys: Vec<Vec<u8>> = (0..130_000).map(|i| format!("key:{i}").into_bytes()).collect();
+        for (at, key) in keys.iter().enumerate() {
+            table.insert_new(hash(key), Entry::string(key, b"", None), hash);
+            if at.is_power_of_two() {
+                check(&table);
+            }
+        }
+        check(&table);
+        assert!(table.level > 13, "the test no longer reaches what it is for");
+        for (at, key) in keys.iter().enumerate() {
+            assert!(table.remove(hash(key), key).is_some_and(|entry| entry.key() == key));
+            if (keys.len() - at).is_power_of_two() {
+                check(&table);
+            }
+        }
+        assert!(table.is_empty() && table.level == MIN_LEVEL && table.pages.len() <= 2);
+    }
+
+    #[test]
+    fn keys_whose_hashes_agree_are_told_apart() {
+        let same = |_: &[u8]| 7;
+        let mut table = Table::default();
+        for n in 0..200u8 {
+            assert!(table.insert(7, Entry::string(&[n], &[n], None), same).is_none());
+        }
+        for n in (0..200u8).filter(|n| n % 3 == 0) {
+            assert_eq!(table.remove(7, &[n]).map(|entry| entry.key().to_vec()), Some(vec![n]));
+        }
+        for n in 0..200u8 {
+            assert_eq!(table.get(7, &[n]).and_then(Entry::as_str), (n % 3 != 0).then_some(&[n][..]));
+        }
+    }
+
     #[test]
     fn behaves_as_a_map_through_growth_and_shrinking() {
         let (mut table, mut model, mut state) = (Table::default(), HashMap::new(), 1);
@@ -346,10 +449,36 @@ mod tests {
                 assert_eq!(old.map(|e| e.as_str().unwrap().to_vec()), model.remove(&key));
             }
             assert_eq!(table.len(), model.len());
+            if round % 1_000 == 0 {
+                check(&table);
+            }
         }
+        check(&table);
         assert_eq!(table.iter().count(), model.len());
         for (key, value) in &model {
             assert_eq!(table.get(hash(key), key).and_then(Entry::as_str), Some(&value[..]));
+        }
+    }
+
+    #[test]
+    fn a_table_laid_out_beforehand_is_the_one_that_grows() {
+        for reserved in [0, 1, 36, 37, 500, 5_000] {
+            let (mut table, mut grown) = (Table::default(), Table::default());
+            table.reserve(reserved);
+            let laid_out = table.buckets();
+            for number in 0..2_000 {
+                let key = format!("key:{number}").into_bytes();
+                table.insert(hash(&key), Entry::string(&key, b"", None), hash);
+                grown.insert(hash(&key), Entry::string(&key, b"", None), hash);
+            }
+            assert_eq!(table.buckets(), grown.buckets().max(laid_out));
+            table.reserve(1);
+            assert_eq!((table.len(), table.iter().count()), (2_000, 2_000));
+            for number in 0..2_000 {
+                let key = format!("key:{number}").into_bytes();
+                assert!(table.remove(hash(&key), &key).is_some());
+            }
+            assert!(table.is_empty());
         }
     }
 
