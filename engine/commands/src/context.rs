@@ -127,7 +127,7 @@ impl<'a, 'k> Data<'a, 'k> {
     pub(crate) fn expire_next(&mut self, shard: usize, db: u16) -> bool {
         let keyspace = self.keyspace();
         let database = self.locked.shard_at(shard).database(db);
-        let Some(entry) = database.next_expired(self.now_ms, |key| keyspace.hash(key).0) else {
+        let Some(entry) = database.next_expired(self.now_ms) else {
             return false;
         };
         let key = entry.key().to_vec();

@@ -9,6 +9,7 @@
 
 pub mod encode;
 pub mod entry;
+mod expiries;
 mod lock;
 pub mod shard;
 mod spill;

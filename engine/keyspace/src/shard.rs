@@ -1,8 +1,9 @@
 //! One shard: a slice of every database's keys behind one lock.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use crate::entry::Entry;
+use crate::expiries::{Expiries, HASH_BITS, Place};
 use crate::table::Table;
 use crate::undurable::Undurable;
 
@@ -10,8 +11,9 @@ use crate::undurable::Undurable;
 #[derive(Default)]
 pub struct Database {
     table: Table,
-    /// (expiry in ms, key hash) of every key that expires, the next one first.
-    expiries: BTreeSet<(i64, u64)>,
+    /// The places of all keys that expire.
+    expiries: Expiries,
+    expiring: usize,
 }
 
 /// A slice of the keyspace: every database's keys whose hash falls here.
@@ -119,7 +121,7 @@ impl Database {
     /// How many of the keys have an expiry.
     #[must_use]
     pub fn expiring(&self) -> usize {
-        self.expiries.len()
+        self.expiring
     }
 
     /// The entry of `key`, expired or not.
@@ -145,12 +147,7 @@ impl Database {
     pub fn insert(&mut self, hash: u64, entry: Entry, hash_of: impl Fn(&[u8]) -> u64) -> Option<Entry> {
         let at = entry.expire_at_ms();
         let old = self.table.insert(hash, entry, hash_of);
-        if let Some(old_at) = old.as_ref().and_then(Entry::expire_at_ms) {
-            self.expiries.remove(&(old_at, hash));
-        }
-        if let Some(at) = at {
-            self.expiries.insert((at, hash));
-        }
+        self.reindex(hash, old.as_ref().and_then(Entry::expire_at_ms), at);
         old
     }
 
@@ -166,9 +163,7 @@ impl Database {
     ) {
         let Some(entry) = self.table.get_mut(hash, key) else {
             self.table.insert_new(hash, Entry::string(key, value, expire_at_ms), hash_of);
-            if let Some(at) = expire_at_ms {
-                self.expiries.insert((at, hash));
-            }
+            self.reindex(hash, None, expire_at_ms);
             return;
         };
         let before = entry.expire_at_ms();
@@ -183,9 +178,7 @@ impl Database {
     #[inline]
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
         let entry = self.table.remove(hash, key)?;
-        if let Some(at) = entry.expire_at_ms() {
-            self.expiries.remove(&(at, hash));
-        }
+        self.reindex(hash, entry.expire_at_ms(), None);
         Some(entry)
     }
 
@@ -198,26 +191,33 @@ impl Database {
         true
     }
 
+    /// Brings the index in step with the table, in which the expiry of a key has already changed.
+    #[inline]
     fn reindex(&mut self, hash: u64, before: Option<i64>, after: Option<i64>) {
-        // Two keys of one shard may share hash and expiry; the set then holds them as one, and active expiry finds the
-        // second when it is asked for. That costs nothing but a late removal.
         if let Some(at) = before {
-            self.expiries.remove(&(at, hash));
+            self.expiring -= 1;
+            let place = Place::new(at, hash);
+            if self.entry_at(place).is_none() {
+                self.expiries.remove(place);
+            }
         }
         if let Some(at) = after {
-            self.expiries.insert((at, hash));
+            self.expiring += 1;
+            self.expiries.insert(Place::new(at, hash));
         }
+    }
+
+    /// A key whose expiry has this place.
+    fn entry_at(&self, place: Place) -> Option<&Entry> {
+        let matches = |entry: &Entry| entry.expire_at_ms().is_some_and(|at| place.is_at(at));
+        self.table.find_by_bits(place.hash_bits(), HASH_BITS, matches)
     }
 
     /// The key that expired longest ago, if any has by `now_ms`; for the active expiry.
     #[must_use]
-    pub fn next_expired(&self, now_ms: i64, hash_of: impl Fn(&[u8]) -> u64) -> Option<&Entry> {
-        let (at, hash) = *self.expiries.first()?;
-        if at > now_ms {
-            return None;
-        }
-        self.table
-            .find_by_hash(hash, |entry| entry.expire_at_ms() == Some(at) && hash_of(entry.key()) == hash)
+    pub fn next_expired(&self, now_ms: i64) -> Option<&Entry> {
+        let first = self.expiries.first().filter(|place| place.is_past(now_ms))?;
+        self.entry_at(first)
     }
 
     /// All entries, in no order.
@@ -234,5 +234,53 @@ impl Database {
     #[must_use]
     pub fn sample(&self, random: impl FnMut() -> u64) -> Option<&Entry> {
         self.table.sample(random)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Few of the bits that a place of the index holds differ, so that many keys share theirs.
+    fn hash(key: &[u8]) -> u64 {
+        let n = u64::from(key[0]) | u64::from(key[1]) << 8;
+        n.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !0xfff0
+    }
+
+    #[test]
+    fn every_expiring_key_is_found_in_order_of_expiry_even_where_places_are_shared() {
+        let (mut database, mut model) = (Database::default(), HashMap::<Vec<u8>, Option<i64>>::new());
+        let mut state = 5u64;
+        for _ in 0..60_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let key = ((state >> 50) as u16 % 2_000).to_le_bytes().to_vec();
+            let at = Some((state >> 40) as i64 % 50).filter(|at| *at < 40);
+            match (state >> 33) % 5 {
+                0 => database.set_string(hash(&key), &key, b"value", at, hash),
+                1 => drop(database.insert(hash(&key), Entry::string(&key, b"", at), hash)),
+                2 => {
+                    assert_eq!(database.set_expire_at_ms(hash(&key), &key, at), model.contains_key(&key));
+                    model.entry(key).and_modify(|expiry| *expiry = at);
+                    continue;
+                }
+                _ => {
+                    let entry = database.remove(hash(&key), &key);
+                    assert_eq!(entry.map(|entry| entry.expire_at_ms()), model.remove(&key));
+                    continue;
+                }
+            }
+            model.insert(key, at);
+        }
+        let mut expected: Vec<i64> = model.values().copied().flatten().collect();
+        expected.sort_unstable();
+        assert!(expected.len() > 300 && database.expiring() == expected.len());
+        for at in expected {
+            assert!(database.next_expired(at - 1).is_none());
+            let key =
+                database.next_expired(at).map(|entry| entry.key().to_vec()).expect("a key that expires");
+            assert_eq!(database.remove(hash(&key), &key).and_then(|entry| entry.expire_at_ms()), Some(at));
+        }
+        assert_eq!(database.expiring(), 0);
+        assert!(database.next_expired(i64::MAX).is_none());
     }
 }

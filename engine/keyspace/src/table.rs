@@ -207,13 +207,27 @@ impl Table {
         self.bucket_mut(index).get_mut(tag_at(hash, level), key)
     }
 
-    /// The first entry with this hash for which `matches` holds: for callers that know the hash and not the key.
+    /// The first entry whose hash ends in these bits, for which `matches` holds: for callers that do not know the key.
     #[must_use]
-    pub(crate) fn find_by_hash(&self, hash: u64, matches: impl Fn(&Entry) -> bool) -> Option<&Entry> {
+    pub(crate) fn find_by_bits(
+        &self,
+        low: u64,
+        bits: u32,
+        matches: impl Fn(&Entry) -> bool,
+    ) -> Option<&Entry> {
         if self.len == 0 {
             return None;
         }
-        self.bucket(self.place(hash).0).entries().find(|entry| matches(entry))
+        // Only a table of more buckets than the bits can name has more than one to look at.
+        (0..1 << (self.level + 1).saturating_sub(bits)).find_map(|high: u64| {
+            let hash = high << bits | low;
+            let (index, level) = self.place(hash);
+            let known = bits.saturating_sub(tag_base(level)).min(u16::BITS);
+            let mask = ((1u32 << known) - 1) as u16;
+            self.bucket(index)
+                .entries()
+                .find(|entry| (entry.tag() ^ tag_at(hash, level)) & mask == 0 && matches(entry))
+        })
     }
 
     /// Lays out the buckets for so many entries at once, where there are none yet: filling them then splits none.
