@@ -6,10 +6,17 @@ use tikv_jemalloc_ctl::{epoch, stats};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// - `slab_sizes`: small sizes come in runs of eight pages. jemalloc keeps 128 bytes for each run, which for runs of one page
+///   made 4 bytes for each key of a hundred bytes.
+/// - `narenas_ratio`: one arena a core instead of four, as each begins with huge pages of its own.
+/// - `background_thread` returns freed memory to the system, so no command does, and an idle server does too; whole pages
+///   only, after some seconds, since that splits huge pages.
+///
 /// Read by jemalloc before main: the address of a text that ends in a zero byte.
 // SAFETY: jemalloc declares this symbol as a weak `const char *`; a reference to a byte has that layout.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-static CONFIGURATION: &u8 = &b"thp:always,metadata_thp:auto\0"[0];
+static CONFIGURATION: &u8 = &b"thp:always,metadata_thp:auto,slab_sizes:1-4096:8,narenas_ratio:1,\
+    background_thread:true,dirty_decay_ms:5000,muzzy_decay_ms:0\0"[0];
 
 /// What the allocator knows, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,13 +46,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jemalloc_is_in_use_with_huge_pages() {
+    fn jemalloc_is_in_use_as_configured() {
         let block = std::hint::black_box(vec![1_u8; 1 << 20]);
         assert!(memory().allocated >= block.len() as u64);
-        // SAFETY: `opt.thp` is a constant text that jemalloc keeps for the life of the process.
-        let thp: Option<&str> = unsafe { tikv_jemalloc_ctl::raw::read_str(b"opt.thp\0") }
-            .ok()
-            .and_then(|s| std::str::from_utf8(s).ok());
-        assert_eq!(thp.map(|t| t.trim_end_matches('\0')), Some("always"));
+        // SAFETY: each is a setting of that type, a text being a constant that jemalloc keeps for the life of the process.
+        let (thp, background_thread, slab) = unsafe {
+            (
+                tikv_jemalloc_ctl::raw::read_str(b"opt.thp\0"),
+                tikv_jemalloc_ctl::raw::read::<bool>(b"opt.background_thread\0"),
+                tikv_jemalloc_ctl::raw::read::<usize>(b"arenas.bin.8.slab_size\0"),
+            )
+        };
+        let thp = thp.ok().and_then(|text| std::str::from_utf8(text).ok());
+        assert_eq!(thp.map(|text| text.trim_end_matches('\0')), Some("always"));
+        assert_eq!((background_thread, slab), (Ok(true), Ok(8 * 4096)));
     }
 }
