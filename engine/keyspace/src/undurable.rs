@@ -50,8 +50,8 @@ impl Hasher for AsIs {
 
 /// From this size on a generation gives way to the next once the one before it is durable.
 const GENERATION_MIN: usize = 64;
-/// At this size it gives way in any case: a map of this many positions grows in a tenth of a millisecond.
-const GENERATION_MAX: usize = 16_384;
+/// At this size it gives way in any case: a map of this many positions grows in some hundredths of a millisecond.
+const GENERATION_MAX: usize = 4_096;
 
 impl Undurable {
     /// Notes that `hash` changed and is durable once the journal is up to `position`.
