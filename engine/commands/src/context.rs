@@ -9,6 +9,7 @@ use cairn_keyspace::types::Limits;
 use cairn_keyspace::{Entry, KeyHash, Keyspace, Locked, Object};
 use cairn_resp::Reply;
 
+use crate::dispatch::Tools;
 use crate::effects::Effects;
 use crate::error::CommandError;
 use crate::host::{Host, Job};
@@ -57,6 +58,8 @@ pub struct Data<'a, 'k> {
     pub lookups: Lookups,
     /// Replaying the journal: nothing expires, since what did is in the journal.
     replaying: bool,
+    /// A key whose hash is known: an argument of the command that runs.
+    known_key: Option<(&'a [u8], KeyHash)>,
     random: &'a mut u64,
 }
 
@@ -65,12 +68,11 @@ impl<'a, 'k> Data<'a, 'k> {
         locked: &'a mut Locked<'k>,
         effects: &'a mut Effects,
         db: u16,
-        now_ms: i64,
-        limits: &'a Limits,
-        replaying: bool,
-        random: &'a mut u64,
+        tools: Tools<'a>,
     ) -> Self {
-        Self { locked, effects, db, now_ms, limits, lookups: Lookups::default(), replaying, random }
+        let Tools { now_ms, limits, random, replaying, known_key } = tools;
+        let lookups = Lookups::default();
+        Self { locked, effects, db, now_ms, limits, lookups, replaying, known_key, random }
     }
 
     /// The keyspace the keys belong to.
@@ -92,7 +94,11 @@ impl<'a, 'k> Data<'a, 'k> {
 
     #[inline]
     fn hash(&self, key: &[u8]) -> KeyHash {
-        self.locked.keyspace().hash(key)
+        match self.known_key {
+            // The very same bytes, which stay for as long as the command runs: they need not be compared.
+            Some((known, hash)) if std::ptr::eq(known, key) => hash,
+            _ => self.locked.keyspace().hash(key),
+        }
     }
 
     /// Whether an entry with this expiry is gone for those who look.
@@ -206,7 +212,7 @@ impl<'a, 'k> Data<'a, 'k> {
     #[inline]
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expire_at_ms: Option<i64>) {
         let keyspace = self.keyspace();
-        let hash = keyspace.hash(key);
+        let hash = self.hash(key);
         let shard = self.locked.shard_mut(hash);
         shard.database_mut(self.db).set_string(hash.0, key, value, expire_at_ms, |key| keyspace.hash(key).0);
         shard.touch(self.db, key);
@@ -221,7 +227,7 @@ impl<'a, 'k> Data<'a, 'k> {
     /// Puts a value into any database, in place of what was there.
     pub fn insert_in(&mut self, db: u16, key: &[u8], object: Object, expire_at_ms: Option<i64>) {
         let keyspace = self.keyspace();
-        let hash = keyspace.hash(key);
+        let hash = self.hash(key);
         let entry = Entry::object(key, object, expire_at_ms);
         self.locked.shard_mut(hash).database_mut(db).insert(hash.0, entry, |key| keyspace.hash(key).0);
         self.changed_in(db, key);

@@ -15,27 +15,30 @@ use crate::host::{Host, Job};
 use crate::session::{Session, Transaction};
 use crate::spec::{CommandSpec, Flags, Keys, Subcommand};
 
-/// The longest command name; a longer one cannot be in the table.
-const NAME_MAX: usize = 24;
+/// Into how many drawers the names are sorted: enough that most hold one.
+const DRAWERS: usize = 1024;
 
 struct Index {
     specs: Vec<&'static CommandSpec>,
-    by_name: hashbrown::HashTable<&'static CommandSpec>,
-    hasher: ahash::RandomState,
+    by_name: Vec<Vec<&'static CommandSpec>>,
 }
 
 static INDEX: LazyLock<Index> = LazyLock::new(|| {
     let specs: Vec<_> = families::TABLES.iter().flat_map(|table| table.iter()).collect();
-    let hasher = ahash::RandomState::new();
-    let mut by_name = hashbrown::HashTable::with_capacity(specs.len() * 2);
+    let mut by_name = vec![Vec::new(); DRAWERS];
     for spec in &specs {
-        assert!(spec.name.len() <= NAME_MAX, "a name longer than look-ups allow: {}", spec.name);
-        by_name.insert_unique(hasher.hash_one(spec.name.as_bytes()), *spec, |spec| {
-            hasher.hash_one(spec.name.as_bytes())
-        });
+        by_name[drawer(spec.name.as_bytes())].push(*spec);
     }
-    Index { specs, by_name, hasher }
+    Index { specs, by_name }
 });
+
+/// Where a name lies, in any case: a few of its letters tell names apart well enough, and cost less than to hash them all.
+#[inline]
+fn drawer(name: &[u8]) -> usize {
+    let letter = |at: usize| usize::from(name.get(at).copied().unwrap_or_default() | 0x20);
+    let len = name.len();
+    (len + letter(0) * 31 + letter(len / 2) * 7 + letter(len.wrapping_sub(1)) * 131) % DRAWERS
+}
 
 /// Every command, in the order of the families.
 #[must_use]
@@ -47,12 +50,50 @@ pub fn all() -> &'static [&'static CommandSpec] {
 #[inline]
 #[must_use]
 pub fn lookup(name: &[u8]) -> Option<&'static CommandSpec> {
-    let mut lower = [0u8; NAME_MAX];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    let index = &*INDEX;
-    index.by_name.find(index.hasher.hash_one(&*lower), |spec| spec.name.as_bytes() == lower).copied()
+    let known = &INDEX.by_name[drawer(name)];
+    known.iter().find(|spec| spec.name.as_bytes().eq_ignore_ascii_case(name)).copied()
+}
+
+/// What is known of a request before it runs: its row in the table, and where its first key is. Found out once, so that
+/// the memory the key needs can be fetched while other requests run.
+#[derive(Clone, Copy, Default)]
+pub struct Route {
+    spec: Option<&'static CommandSpec>,
+    first_key: Option<(usize, KeyHash)>,
+}
+
+impl Route {
+    /// Looks up a request.
+    #[inline]
+    #[must_use]
+    pub fn of(args: &[&[u8]], keyspace: &Keyspace) -> Self {
+        let spec = args.first().and_then(|name| lookup(name));
+        let first = spec.and_then(|spec| spec.keys.first(args));
+        Self { spec, first_key: first.map(|at| (at, keyspace.hash(args[at]))) }
+    }
+
+    /// The hash of the request's first key.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self) -> Option<KeyHash> {
+        self.first_key.map(|(_, hash)| hash)
+    }
+
+    /// The first key among the request's arguments, with its hash.
+    #[inline]
+    #[must_use]
+    pub fn known_key<'a>(&self, args: &[&'a [u8]]) -> Option<(&'a [u8], KeyHash)> {
+        self.first_key.map(|(at, hash)| (args[at], hash))
+    }
+
+    /// The locks it needs.
+    #[inline]
+    fn plan(&self, spec: &CommandSpec, args: &[&[u8]], keyspace: &Keyspace) -> LockPlan {
+        match (spec.keys.is_one(), self.first_key) {
+            (true, Some((_, hash))) => LockPlan::One(hash),
+            _ => LockPlan::of(spec, args, keyspace),
+        }
+    }
 }
 
 /// What to do with a request.
@@ -123,16 +164,17 @@ impl LockPlan {
     }
 }
 
-/// Looks a request up and checks what can be checked before it runs; in a transaction, queues it.
+/// Checks what can be checked of a request before it runs; in a transaction, queues it.
 #[inline]
 pub fn decide(
     session: &mut Session,
     host: &dyn Host,
     args: &[&[u8]],
+    route: &Route,
     keyspace: &Keyspace,
     reply: &mut Reply<'_>,
 ) -> Decision {
-    let refusal = match lookup(args[0]) {
+    let refusal = match route.spec {
         None if is_http(args[0]) => {
             // A browser was made to speak to us: what follows in its request must not run as commands.
             session.closing = true;
@@ -150,7 +192,7 @@ pub fn decide(
             (Ok(()), None) if spec.ends_watches() => {
                 return Decision::Run(spec, LockPlan::of_session(session, keyspace));
             }
-            (Ok(()), None) => return Decision::Run(spec, LockPlan::of(spec, args, keyspace)),
+            (Ok(()), None) => return Decision::Run(spec, route.plan(spec, args, keyspace)),
             (Ok(()), Some(_)) if spec.runs_at_once() => {
                 return Decision::Run(spec, LockPlan::of_session(session, keyspace));
             }
@@ -253,6 +295,8 @@ pub struct Tools<'a> {
     pub random: &'a mut u64,
     /// Whether the journal is being replayed.
     pub replaying: bool,
+    /// A key whose hash is known already: one of the command's own arguments.
+    pub known_key: Option<(&'a [u8], KeyHash)>,
 }
 
 /// Runs a command under its locks. Its reply and its effects are complete afterwards.
@@ -268,7 +312,7 @@ pub fn run(
     tools: Tools<'_>,
 ) -> Ran {
     let db = session.db;
-    let data = Data::new(locked, effects, db, tools.now_ms, tools.limits, tools.replaying, tools.random);
+    let data = Data::new(locked, effects, db, tools);
     let mut context = Context { data, reply, session, host, job: None, in_transaction: false };
     context.run(spec, args);
     Ran { job: context.job, lookups: context.data.lookups }
@@ -283,7 +327,7 @@ pub fn expire_shard(
     effects: &mut Effects,
     tools: Tools<'_>,
 ) -> usize {
-    let mut data = Data::new(locked, effects, db, tools.now_ms, tools.limits, false, tools.random);
+    let mut data = Data::new(locked, effects, db, tools);
     (0..most).take_while(|_| data.expire_next(shard, db)).count()
 }
 

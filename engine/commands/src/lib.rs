@@ -25,7 +25,7 @@ mod testing;
 
 pub use cairn_resp::{Protocol, Reply};
 pub use context::{Collection, Context, Data, Lookups};
-pub use dispatch::{Decision, LockPlan, Ran, Tools, all, decide, expire_shard, lookup, run};
+pub use dispatch::{Decision, LockPlan, Ran, Route, Tools, all, decide, expire_shard, lookup, run};
 pub use effects::Effects;
 pub use error::{CommandError, CommandResult};
 pub use glob::glob_matches;

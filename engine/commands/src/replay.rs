@@ -99,7 +99,13 @@ impl<'a> Replayer<'a> {
         let mut locked = LockPlan::of(spec, args, self.keyspace).lock(self.keyspace);
         self.reply.clear();
         self.effects.clear();
-        let tools = Tools { now_ms: 0, limits: self.limits, random: &mut self.random, replaying: true };
+        let tools = Tools {
+            now_ms: 0,
+            limits: self.limits,
+            random: &mut self.random,
+            replaying: true,
+            known_key: None,
+        };
         let reply = Reply::new(&mut self.reply, Protocol::Resp2);
         let ran = run(spec, args, &mut self.session, &NoHost, &mut locked, &mut self.effects, reply, tools);
         match (self.reply.first(), ran.job) {

@@ -215,6 +215,24 @@ impl Keys {
         destination.into_iter().filter(|at| *at < args.len()).chain((first..end.max(first)).step_by(step))
     }
 
+    /// Whether there is exactly one key, at a fixed place.
+    #[inline]
+    #[must_use]
+    pub const fn is_one(self) -> bool {
+        matches!(self, Keys::Range { first, last, .. } if last == first as i32)
+    }
+
+    /// The index of the first key, where the arguments reach it.
+    #[inline]
+    #[must_use]
+    pub fn first(self, args: &[&[u8]]) -> Option<usize> {
+        match self {
+            Keys::None | Keys::Whole => None,
+            Keys::Range { first, .. } => (first < args.len()).then_some(first),
+            Keys::Counted { .. } => self.indexes(args).next(),
+        }
+    }
+
     /// First key, last key and step as COMMAND shows them.
     #[must_use]
     pub const fn shown(self) -> (i64, i64, i64) {

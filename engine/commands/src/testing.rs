@@ -4,7 +4,7 @@ use cairn_keyspace::Keyspace;
 use cairn_keyspace::types::Limits;
 use cairn_resp::{Args, Parsed, Parser, Protocol, Reply};
 
-use crate::{Decision, Effects, Host, Session, Tools, decide, run};
+use crate::{Decision, Effects, Host, Route, Session, Tools, decide, run};
 
 /// Runs commands one after the other.
 pub(crate) struct Engine {
@@ -37,8 +37,9 @@ impl Engine {
     pub(crate) fn run(&mut self, args: &[&[u8]]) -> Vec<u8> {
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, self.session.protocol);
+        let route = Route::of(args, &self.keyspace);
         if let Decision::Run(spec, locks) =
-            decide(&mut self.session, &Silent, args, &self.keyspace, &mut reply)
+            decide(&mut self.session, &Silent, args, &route, &self.keyspace, &mut reply)
         {
             let mut locked = locks.lock(&self.keyspace);
             let tools = Tools {
@@ -46,6 +47,7 @@ impl Engine {
                 limits: &self.limits,
                 random: &mut self.random,
                 replaying: self.replaying,
+                known_key: route.known_key(args),
             };
             self.effects.clear();
             run(spec, args, &mut self.session, &Silent, &mut locked, &mut self.effects, reply, tools);

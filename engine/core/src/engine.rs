@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_commands::{
-    CommandSpec, Decision, Effects, Flags, Job, LockPlan, Lookups, Reply, Session, Tools, decide,
+    CommandSpec, Decision, Effects, Flags, Job, LockPlan, Lookups, Reply, Route, Session, Tools, decide,
     expire_shard, run,
 };
 use cairn_format::Lsn;
@@ -49,8 +49,21 @@ pub(crate) struct Settings {
     /// What was appended before `always` was switched on is marked nowhere, so until it is durable every reply waits.
     always_from: AtomicU64,
     limits: RwLock<Arc<Limits>>,
+    /// Of the limits: no two of a process have the same, so threads keep a copy and look at nothing but this.
+    limits_version: AtomicU64,
     pub(crate) auto_rewrite: Mutex<AutoRewrite>,
     pub(crate) save_points: Mutex<Vec<SavePoint>>,
+}
+
+impl Settings {
+    /// Brings a thread's copy of the limits up to date.
+    #[inline]
+    fn refresh(&self, copy: &mut (u64, Arc<Limits>)) {
+        let version = self.limits_version.load(Ordering::Acquire);
+        if copy.0 != version {
+            *copy = (version, self.limits.read().clone());
+        }
+    }
 }
 
 /// Counters of INFO.
@@ -109,9 +122,25 @@ pub enum JobDone {
     Exit,
 }
 
+/// What every command of a thread uses again.
+struct Scratch {
+    effects: Effects,
+    /// State of the random numbers.
+    random: u64,
+    /// The limits of this version.
+    limits: (u64, Arc<Limits>),
+}
+
 thread_local! {
-    /// Reused by every command of a thread: its effects, and the state of its random numbers.
-    static SCRATCH: RefCell<(Effects, u64)> = RefCell::new((Effects::default(), seed()));
+    static SCRATCH: RefCell<Scratch> =
+        RefCell::new(Scratch { effects: Effects::default(), random: seed(), limits: (0, Arc::default()) });
+}
+
+/// Versions of limits handed out so far; the first is 1.
+static LIMITS_VERSIONS: AtomicU64 = AtomicU64::new(0);
+
+fn next_limits_version() -> u64 {
+    LIMITS_VERSIONS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 fn seed() -> u64 {
@@ -137,6 +166,7 @@ impl Engine {
             always: AtomicBool::new(options.append_only && options.fsync == Fsync::Always),
             always_from: AtomicU64::new(0),
             limits: RwLock::new(Arc::new(options.limits.clone())),
+            limits_version: AtomicU64::new(next_limits_version()),
             auto_rewrite: Mutex::new(options.auto_rewrite),
             save_points: Mutex::new(options.save_points.clone()),
         };
@@ -181,12 +211,36 @@ impl Engine {
         args: &[&[u8]],
         reply: &mut Reply<'_>,
     ) -> Outcome {
+        self.execute_routed(session, process, args, &self.route(args), reply)
+    }
+
+    /// Looks a request up ahead of its run.
+    #[inline]
+    #[must_use]
+    pub fn route(&self, args: &[&[u8]]) -> Route {
+        Route::of(args, &self.0.keyspace)
+    }
+
+    /// Asks the processor for the memory that requests will need: worth it before several are run one after the other.
+    pub fn prefetch<'a>(&self, session: &Session, routes: impl Iterator<Item = &'a Route> + Clone) {
+        self.0.keyspace.prefetch(session.db, routes.filter_map(Route::hash));
+    }
+
+    /// As [`Engine::execute`], for a request that [`Engine::route`] has looked up.
+    pub fn execute_routed(
+        &self,
+        session: &mut Session,
+        process: &dyn Process,
+        args: &[&[u8]],
+        route: &Route,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
         if args.is_empty() {
             return Outcome::Done { hold: Lsn::ZERO };
         }
         let inner = &*self.0;
         let host = EngineHost { engine: &self.0, process };
-        let (spec, plan) = match decide(session, &host, args, &inner.keyspace, reply) {
+        let (spec, plan) = match decide(session, &host, args, route, &inner.keyspace, reply) {
             Decision::Replied => return Outcome::Done { hold: Lsn::ZERO },
             Decision::Run(spec, plan) => (spec, plan),
         };
@@ -206,15 +260,18 @@ impl Engine {
                 return Outcome::Done { hold: Lsn::ZERO };
             }
         };
-        let (job, hold) = SCRATCH.with_borrow_mut(|(effects, random)| {
+        let (job, hold) = SCRATCH.with_borrow_mut(|Scratch { effects, random, limits }| {
             let mut locked = plan.lock(&inner.keyspace);
-            let limits = inner.settings.limits.read().clone();
-            let tools = Tools { now_ms: now_ms(), limits: &limits, random, replaying: false };
+            inner.settings.refresh(limits);
+            // Under the locks, so that the stamps of one key's effects rise with them.
+            let now_ms = now_ms();
+            let known_key = route.known_key(args);
+            let tools = Tools { now_ms, limits: &limits.1, random, replaying: false, known_key };
             effects.clear();
             let mut guard = AbortOnPanic { armed: true };
             let ran = run(spec, args, session, &host, &mut locked, effects, reply.reborrow(), tools);
             inner.statistics.count(ran.lookups);
-            let written = inner.commit(&mut locked, effects);
+            let written = inner.commit(&mut locked, effects, now_ms);
             guard.armed = false;
             (ran.job, written.max(inner.hold_for(&locked, spec, &plan)))
         });
@@ -329,7 +386,9 @@ impl Engine {
 
     /// Changes when small collections change their encoding.
     pub fn set_limits(&self, limits: Limits) {
-        *self.0.settings.limits.write() = Arc::new(limits);
+        let settings = &self.0.settings;
+        *settings.limits.write() = Arc::new(limits);
+        settings.limits_version.store(next_limits_version(), Ordering::Release);
     }
 
     /// Changes when the journal is trimmed by itself.
@@ -367,13 +426,13 @@ fn admission_bytes(spec: &CommandSpec, session: &Session, args: &[&[u8]]) -> Opt
 
 impl Inner {
     /// Appends what was done, under the locks it was done under: the journal's order is the commit order.
-    fn commit(&self, locked: &mut Locked<'_>, effects: &mut Effects) -> Lsn {
+    fn commit(&self, locked: &mut Locked<'_>, effects: &mut Effects, now_ms: i64) -> Lsn {
         if effects.is_empty() {
             return Lsn::ZERO;
         }
         self.statistics.dirty.fetch_add(effects.changes(), Ordering::Relaxed);
         let (db, bytes) = effects.finish();
-        let lsn = self.log.append(db, bytes, now_ms());
+        let lsn = self.log.append(db, bytes, now_ms);
         if !self.settings.always.load(Ordering::Acquire) {
             return Lsn::ZERO;
         }
@@ -437,10 +496,10 @@ impl Inner {
                     continue;
                 }
                 effects.clear();
-                let tools =
-                    Tools { now_ms: now_ms(), limits: &limits, random: &mut random, replaying: false };
+                let (now_ms, random) = (now_ms(), &mut random);
+                let tools = Tools { now_ms, limits: &limits, random, replaying: false, known_key: None };
                 let count = expire_shard(&mut locked, shard, db, MOST_PER_SHARD, &mut effects, tools);
-                self.commit(&mut locked, &mut effects);
+                self.commit(&mut locked, &mut effects, now_ms);
                 self.statistics.expired.fetch_add(count as u64, Ordering::Relaxed);
                 removed += count;
             }

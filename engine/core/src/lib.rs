@@ -43,7 +43,7 @@ mod process;
 mod recovery;
 mod snapshots;
 
-pub use cairn_commands::{ClientFilter, Job, Protocol, Reply, Session, glob_matches};
+pub use cairn_commands::{ClientFilter, Job, Protocol, Reply, Route, Session, glob_matches};
 pub use cairn_format::Lsn;
 pub use cairn_journal::{AdmissionWait, Fsync, Poisoned, WaitDurable};
 pub use cairn_keyspace::types::Limits;

@@ -15,6 +15,7 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::ptr::{self, NonNull};
 
+use crate::prefetch::{CACHE_LINE, prefetch};
 use crate::types::Object;
 
 /// The longest string, in bytes, that lies in the entry itself; longer ones are an [`Object::Str`].
@@ -132,6 +133,13 @@ impl Entry {
     #[inline]
     fn pointer(&self) -> *mut Header {
         self.0.as_ptr().map_addr(|address| address & ((1 << TAG_SHIFT) - 1))
+    }
+
+    /// Asks for key and value to be brought near, as far as those of a short string reach.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        prefetch(self.pointer(), 0);
+        prefetch(self.pointer(), CACHE_LINE);
     }
 
     #[inline]

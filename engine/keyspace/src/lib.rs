@@ -11,6 +11,7 @@ pub mod encode;
 pub mod entry;
 mod expiries;
 mod lock;
+mod prefetch;
 pub mod shard;
 mod spill;
 mod stored;
@@ -77,6 +78,21 @@ impl Keyspace {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(key);
         KeyHash(hasher.finish())
+    }
+
+    /// Asks for the memory that the keys of these hashes lie in to be brought near, all at once instead of one after the
+    /// other. A hint: a shard that somebody holds is passed over.
+    pub fn prefetch(&self, db: u16, hashes: impl Iterator<Item = KeyHash> + Clone) {
+        for hash in hashes.clone() {
+            if let Some(shard) = self.shards[hash.shard()].0.try_lock() {
+                shard.database(db).prefetch_bucket(hash.0);
+            }
+        }
+        for hash in hashes {
+            if let Some(shard) = self.shards[hash.shard()].0.try_lock() {
+                shard.database(db).prefetch_entries(hash.0);
+            }
+        }
     }
 
     /// Locks the shard of one key.

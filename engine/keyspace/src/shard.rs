@@ -124,6 +124,18 @@ impl Database {
         self.expiring
     }
 
+    /// Asks for the bucket of a hash to be brought near.
+    #[inline]
+    pub(crate) fn prefetch_bucket(&self, hash: u64) {
+        self.table.prefetch_bucket(hash);
+    }
+
+    /// Asks for the entries that a hash may mean to be brought near, once their bucket is.
+    #[inline]
+    pub(crate) fn prefetch_entries(&self, hash: u64) {
+        self.table.prefetch_entries(hash);
+    }
+
     /// The entry of `key`, expired or not.
     #[inline]
     #[must_use]

@@ -8,6 +8,7 @@
 //! those bits tell less and less apart, it moves up by eight bits at every eighth doubling (see [`tag_base`]).
 
 use crate::entry::Entry;
+use crate::prefetch::prefetch;
 use crate::spill::Spill;
 
 const SLOTS: usize = 7;
@@ -184,6 +185,31 @@ impl Table {
     #[inline]
     fn bucket_mut(&mut self, index: usize) -> &mut Bucket {
         &mut self.pages[index / PAGE_BUCKETS][index % PAGE_BUCKETS]
+    }
+
+    /// Asks for the bucket of a hash to be brought near.
+    #[inline]
+    pub(crate) fn prefetch_bucket(&self, hash: u64) {
+        if self.len > 0 {
+            prefetch(self.bucket(self.place(hash).0), 0);
+        }
+    }
+
+    /// Asks for the entries that a hash may mean to be brought near. Reads their bucket, so that should be near already.
+    #[inline]
+    pub(crate) fn prefetch_entries(&self, hash: u64) {
+        if self.len == 0 {
+            return;
+        }
+        let (index, level) = self.place(hash);
+        let bucket = self.bucket(index);
+        let mut mask = bucket.candidates(tag_at(hash, level));
+        while mask != 0 {
+            if let Some(entry) = &bucket.slots[mask.trailing_zeros() as usize] {
+                entry.prefetch();
+            }
+            mask &= mask - 1;
+        }
     }
 
     /// The entry of `key`.

@@ -186,6 +186,11 @@ impl Parser {
         self.authenticated = authenticated;
     }
 
+    /// Whether the client may send requests of any permitted size.
+    pub fn is_authenticated(&self) -> bool {
+        self.authenticated
+    }
+
     /// Replaces the limit on the length of an argument (`proto-max-bulk-len`), from the next argument on.
     pub fn set_max_bulk(&mut self, bytes: usize) {
         self.limits.max_bulk = bytes;
@@ -239,6 +244,12 @@ impl Parser {
             self.remaining -= 1;
         }
         Ok(self.finish())
+    }
+
+    /// Forgets a request that it had begun with: the next call gets that request's bytes again from their beginning.
+    pub fn restart(&mut self) {
+        self.finish();
+        self.bulk = None;
     }
 
     fn finish(&mut self) -> Parsed {

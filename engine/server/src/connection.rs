@@ -3,10 +3,11 @@
 //! All complete requests in the buffer run one after the other, and their replies leave in one write, once everything
 //! they tell of is durable.
 
+use crate::ahead::{Ahead, Window};
 use crate::clients::Client;
 use crate::server::Server;
-use cairn_engine::{Job, Lsn, Outcome, Poisoned, Session};
-use cairn_resp::{Args, Limits, Parsed, Parser, Protocol, Reply};
+use cairn_engine::{Job, Lsn, Outcome, Poisoned, Route, Session};
+use cairn_resp::{Limits, Parser, Protocol, Reply};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -47,7 +48,7 @@ struct Connection<'s, S: Stream> {
     client: &'s Client,
     session: Session,
     parser: Parser,
-    args: Args,
+    window: Window,
     input: Vec<u8>,
     /// Bytes of `input` whose requests have run.
     used: usize,
@@ -79,7 +80,7 @@ impl<'s, S: Stream> Connection<'s, S> {
             client,
             session,
             parser: Parser::new(Limits { max_bulk: server.hot.max_bulk.load(Relaxed), ..Limits::default() }),
-            args: Args::new(),
+            window: Window::default(),
             input: Vec::with_capacity(BUFFER),
             used: 0,
             outbox: Outbox { server, stream, bytes: Vec::new(), hold: Lsn::ZERO },
@@ -130,33 +131,39 @@ impl<'s, S: Stream> Connection<'s, S> {
     /// Runs all requests that are whole and writes their replies.
     async fn batch(&mut self) -> io::Result<Next> {
         let mut commands = 0;
-        let next = loop {
-            // Either may have been changed by the request before.
+        let next = 'batch: loop {
+            // Either may have been changed by the requests before.
             self.parser.set_max_bulk(self.server.hot.max_bulk.load(Relaxed));
             self.parser.set_authenticated(self.session.authenticated);
-            let rest = self.input.get(self.used..).unwrap_or_default();
-            match self.parser.parse(rest, &mut self.args) {
-                Ok(Parsed::Request { consumed }) => {
-                    if !self.args.is_empty() {
-                        commands += 1;
-                        let args = self.args.slices(rest);
-                        execute(self.server, self.client, &mut self.session, &args, &mut self.outbox).await?;
-                    }
-                    self.used += consumed;
+            let ahead = self.window.fill(&self.server.engine, &mut self.parser, &self.input, self.used);
+            let requests = self.window.requests();
+            if requests.len() > 1 {
+                self.server.engine.prefetch(&self.session, requests.iter().map(|request| &request.route));
+            }
+            for request in requests {
+                if !request.args.is_empty() {
+                    commands += 1;
+                    let args = request.args.slices(self.input.get(request.start..).unwrap_or_default());
+                    let (session, outbox) = (&mut self.session, &mut self.outbox);
+                    execute(self.server, self.client, session, &args, &request.route, outbox).await?;
                 }
-                Ok(Parsed::Incomplete { at_least }) => break Next::Read(at_least),
-                Err(error) => {
+                self.used = request.end;
+                if self.session.closing || self.client.is_doomed.load(Relaxed) {
+                    break 'batch Next::Close;
+                }
+                if self.outbox.bytes.len() > REPLIES_HELD {
+                    self.outbox.flush().await?;
+                }
+            }
+            match ahead {
+                Ahead::Unknown => {}
+                Ahead::Incomplete(missing) => break Next::Read(missing),
+                Ahead::Failed(error) => {
                     self.server.stats.protocol_errors_total.fetch_add(1, Relaxed);
                     tracing::debug!(id = self.client.id, "closing a connection after a protocol error");
                     Reply::new(&mut self.outbox.bytes, self.session.protocol).error(&format!("ERR {error}"));
                     break Next::Close;
                 }
-            }
-            if self.session.closing || self.client.is_doomed.load(Relaxed) {
-                break Next::Close;
-            }
-            if self.outbox.bytes.len() > REPLIES_HELD {
-                self.outbox.flush().await?;
             }
         };
         self.server.stats.commands_total.fetch_add(commands, Relaxed);
@@ -190,11 +197,12 @@ async fn execute<S: Stream>(
     client: &Client,
     session: &mut Session,
     args: &[&[u8]],
+    route: &Route,
     outbox: &mut Outbox<'_, S>,
 ) -> io::Result<()> {
     loop {
         let mut reply = Reply::new(&mut outbox.bytes, session.protocol);
-        match server.engine.execute(session, &**server, args, &mut reply) {
+        match server.engine.execute_routed(session, &**server, args, route, &mut reply) {
             // The session knows that it is closing.
             Outcome::Done { hold } | Outcome::Close { hold } => {
                 outbox.hold = outbox.hold.max(hold);

@@ -4,6 +4,7 @@
 //! what it tells of is durable; a request that is no request ends its own connection and no other; no key and no value
 //! reaches the log. It must never know how data is stored, and nothing of backups.
 
+mod ahead;
 mod alloc;
 mod clients;
 mod config;
