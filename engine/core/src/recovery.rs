@@ -1,5 +1,6 @@
 //! From a data directory to a keyspace: lock, manifest, snapshot, journal, and a journal that goes on.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -7,10 +8,11 @@ use std::time::{Duration, Instant};
 use cairn_commands::Replayer;
 use cairn_disk::LockGuard;
 use cairn_format::Lsn;
+use cairn_format::container::Index;
 use cairn_format::manifest::{Manifest, SnapshotEntry};
 use cairn_journal::{Cut, Journal, Resume, ScanError, SegmentReader, scan};
 use cairn_keyspace::types::Limits;
-use cairn_keyspace::{Entry, Keyspace};
+use cairn_keyspace::{Batch, Entry, Keyspace};
 use cairn_snapshot::{Block, Container, LoadError};
 
 use crate::catalog::Catalog;
@@ -140,8 +142,9 @@ fn load_snapshot(
     if container.lsn() != entry.lsn {
         return Err(differs("LSN", &entry.lsn, &container.lsn()));
     }
+    let per_shard = keys_per_shard(container.index());
     let load = |block: Block<'_>| {
-        load_block(keyspace, &options.limits, block.database, block.raw).map_err(|why| OpenError::Replay {
+        load_block(keyspace, &options.limits, &block, &per_shard).map_err(|why| OpenError::Replay {
             place: format!("{}: offset {}", path.display(), block.offset),
             why,
         })
@@ -152,19 +155,28 @@ fn load_snapshot(
     })
 }
 
+/// How many keys each shard will hold of each database, so that tables can be laid out before they are filled.
+fn keys_per_shard(index: &Index) -> HashMap<u32, usize> {
+    let mut keys: HashMap<u32, u64> = HashMap::new();
+    for block in &index.blocks {
+        *keys.entry(block.header.database).or_default() += u64::from(block.header.entries);
+    }
+    keys.into_iter().map(|(db, keys)| (db, Batch::per_shard(keys))).collect()
+}
+
 /// Puts a block's entries into the keyspace, which nobody else uses yet but other threads that load.
-fn load_block(keyspace: &Keyspace, limits: &Limits, db: u32, raw: &[u8]) -> Result<(), String> {
-    let db = database(keyspace, db)?;
-    Entry::load_all(raw, limits, |entry| {
-        let hash = keyspace.hash(entry.key());
-        keyspace
-            .lock_one(hash)
-            .shard_mut(hash)
-            .database_mut(db)
-            .insert(hash.0, entry, |key| keyspace.hash(key).0);
-    })
-    .map(drop)
-    .map_err(|error| error.to_string())
+fn load_block(
+    keyspace: &Keyspace,
+    limits: &Limits,
+    block: &Block<'_>,
+    per_shard: &HashMap<u32, usize>,
+) -> Result<(), String> {
+    let db = database(keyspace, block.database)?;
+    let mut batch = Batch::default();
+    Entry::load_all(block.raw, limits, |entry| batch.push(keyspace, entry))
+        .map_err(|error| error.to_string())?;
+    batch.insert_into(keyspace, db, per_shard.get(&block.database).copied().unwrap_or(0));
+    Ok(())
 }
 
 fn database(keyspace: &Keyspace, db: u32) -> Result<u16, String> {

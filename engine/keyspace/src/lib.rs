@@ -10,6 +10,7 @@
 pub mod encode;
 pub mod entry;
 mod expiries;
+mod load;
 mod lock;
 mod prefetch;
 pub mod shard;
@@ -20,6 +21,7 @@ pub mod types;
 mod undurable;
 
 pub use entry::{Entry, Value};
+pub use load::Batch;
 pub use lock::Locked;
 pub use shard::{Database, Shard};
 pub use types::Object;

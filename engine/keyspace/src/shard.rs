@@ -124,6 +124,12 @@ impl Database {
         self.expiring
     }
 
+    /// Asks for what look-ups of these hashes will read to be brought near, for all at once.
+    pub fn prefetch(&self, hashes: impl Iterator<Item = u64> + Clone) {
+        hashes.clone().for_each(|hash| self.prefetch_bucket(hash));
+        hashes.for_each(|hash| self.prefetch_entries(hash));
+    }
+
     /// Asks for the bucket of a hash to be brought near.
     #[inline]
     pub(crate) fn prefetch_bucket(&self, hash: u64) {
