@@ -30,6 +30,6 @@ pub use effects::Effects;
 pub use error::{CommandError, CommandResult};
 pub use glob::glob_matches;
 pub use host::{ClientFilter, Host, Job, SnapshotReason};
-pub use replay::Replayer;
+pub use replay::{Piece, ReplayError, Replayer, replay};
 pub use session::{Session, Transaction, Watch};
 pub use spec::{Arity, Categories, CommandSpec, Flags, Handler, Keys, at_least, exactly};

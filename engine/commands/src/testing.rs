@@ -4,6 +4,7 @@ use cairn_keyspace::Keyspace;
 use cairn_keyspace::types::Limits;
 use cairn_resp::{Args, Parsed, Parser, Protocol, Reply};
 
+use crate::context::next_random;
 use crate::{Decision, Effects, Host, Route, Session, Tools, decide, run};
 
 /// Runs commands one after the other.
@@ -146,35 +147,34 @@ ZPOPMIN {z} | ZPOPMAX {z} 2 | ZMPOP 2 {z} {z} MIN COUNT 2 | ZREMRANGEBYRANK {z} 
 ZRANGESTORE {z} {z} 0 2 | ZUNIONSTORE {z} 3 {z} {z} {s} WEIGHTS {f} {f} {f} | ZINTERSTORE {z} 2 {z} {z} AGGREGATE MAX
 ZDIFFSTORE {z} 2 {z} {z} | GET {k} | EXISTS {k} {k} | TYPE {k} | FLUSHDB";
 
+/// One of many commands, chosen at random.
+pub(crate) fn random_command(state: &mut u64) -> String {
+    let commands: Vec<&str> = COMMANDS.trim().split(['|', '\n']).map(str::trim).collect();
+    let mut below = |bound: u64| next_random(state) % bound;
+    let mut command = commands[below(commands.len() as u64) as usize].to_owned();
+    if command == "FLUSHDB" && below(20) > 0 {
+        command = "PING".to_owned();
+    }
+    while let Some(at) = command.find('{') {
+        let word = match &command[at + 1..at + 2] {
+            "e" if below(30) == 0 => "long".repeat(below(40) as usize + 1),
+            "e" | "n" => (below(25) as i64 - 5).to_string(),
+            "f" => (below(40) as f64 / 8.0 - 2.0).to_string(),
+            "t" => (below(2_000) + 1).to_string(),
+            "k" => format!("{}{}", ["x", "l", "s", "h", "z"][below(5) as usize], below(3)),
+            family => format!("{family}{}", below(3)),
+        };
+        command.replace_range(at..at + 3, &word);
+    }
+    command
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::next_random;
-
-    /// One of the commands, with its placeholders filled in.
-    fn command(commands: &[&str], state: &mut u64) -> String {
-        let mut below = |bound: u64| next_random(state) % bound;
-        let mut command = commands[below(commands.len() as u64) as usize].to_owned();
-        if command == "FLUSHDB" && below(20) > 0 {
-            command = "PING".to_owned();
-        }
-        while let Some(at) = command.find('{') {
-            let word = match &command[at + 1..at + 2] {
-                "e" if below(30) == 0 => "long".repeat(below(40) as usize + 1),
-                "e" | "n" => (below(25) as i64 - 5).to_string(),
-                "f" => (below(40) as f64 / 8.0 - 2.0).to_string(),
-                "t" => (below(2_000) + 1).to_string(),
-                "k" => format!("{}{}", ["x", "l", "s", "h", "z"][below(5) as usize], below(3)),
-                family => format!("{family}{}", below(3)),
-            };
-            command.replace_range(at..at + 3, &word);
-        }
-        command
-    }
 
     #[test]
     fn effects_of_random_commands_replay_to_the_same_data() {
-        let commands: Vec<&str> = COMMANDS.trim().split(['|', '\n']).map(str::trim).collect();
         for seed in 1..=10u64 {
             let mut engine = Engine::new();
             engine.random = seed;
@@ -190,7 +190,7 @@ mod tests {
             let mut state = seed;
             for _ in 0..1_500 {
                 engine.now_ms += (next_random(&mut state) % 20) as i64;
-                engine.say(&command(&commands, &mut state));
+                engine.say(&random_command(&mut state));
             }
             assert_eq!(engine.replayed().digest(), engine.digest(), "seed {seed}");
         }

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{self, SyncSender};
 use std::time::{Duration, Instant};
 
-use cairn_commands::Replayer;
+use cairn_commands::{Piece, ReplayError, replay};
 use cairn_disk::LockGuard;
 use cairn_format::Lsn;
 use cairn_format::container::Index;
 use cairn_format::manifest::{Manifest, SnapshotEntry};
-use cairn_journal::{Cut, Journal, Resume, ScanError, SegmentReader, scan};
+use cairn_journal::{Cut, Journal, Resume, ScanError, ScanReport, SegmentReader, scan};
 use cairn_keyspace::types::Limits;
 use cairn_keyspace::{Batch, Entry, Keyspace};
 use cairn_snapshot::{Block, Container, LoadError};
@@ -85,7 +86,7 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
         recovery.snapshot_entries = entry.entries;
         recovery.snapshot_lsn = entry.lsn;
     }
-    let resume = replay(options, keyspace, &manifest, &mut recovery)?;
+    let resume = replay_journal(options, keyspace, &manifest, &mut recovery)?;
     recovery.end = resume.end();
     catalog.remove_leftovers(recovery.end)?;
     let epoch = catalog.begin_epoch().map_err(io)?;
@@ -187,7 +188,7 @@ fn database(keyspace: &Keyspace, db: u32) -> Result<u16, String> {
 }
 
 /// Replays the journal behind the snapshot and says where it goes on.
-fn replay(
+fn replay_journal(
     options: &Options,
     keyspace: &Keyspace,
     manifest: &Manifest,
@@ -207,29 +208,7 @@ fn replay(
             return Err(OpenError::NotEncrypted { path });
         }
     }
-    let mut replayer = Replayer::new(keyspace, &options.limits);
-    let report = scan(
-        &*options.disk,
-        &options.dir,
-        &manifest.segments,
-        from,
-        from,
-        options.keyring.as_deref(),
-        &mut |bytes: &[u8], first: Lsn, db: u32| {
-            let db = u16::try_from(db).map_err(|_| (first, format!("there is no database {db}")))?;
-            replayer.feed(bytes, db).map_err(|why| (first, why))
-        },
-    )
-    .map_err(|error| match error {
-        ScanError::Journal(error) => OpenError::Journal(error),
-        ScanError::Sink((lsn, why)) => OpenError::Replay { place: format!("the journal at LSN {lsn}"), why },
-    })?;
-    if !replayer.is_complete() {
-        return Err(OpenError::Replay {
-            place: format!("the journal at LSN {}", report.end),
-            why: "it ends within an effect although the commit is marked as whole".to_owned(),
-        });
-    }
+    let (report, replayed) = scan_and_replay(options, keyspace, manifest, from)?;
     if let Some(cut) = &report.cut {
         tracing::warn!(
             file = %cut.file.display(),
@@ -240,7 +219,84 @@ fn replay(
             "the journal's end had not been written whole and was cut; none of it had been acknowledged as durable"
         );
     }
-    recovery.replayed = replayer.commands;
+    recovery.replayed = replayed;
     recovery.cut = report.cut;
     Ok(report.resume)
+}
+
+/// Pieces that are read ahead.
+const PIECES_AHEAD: usize = 2;
+
+/// Why reading ended although the journal is whole.
+enum Unread {
+    /// Nobody wants more.
+    Unwanted,
+    /// The journal names a database that is not there.
+    Database(Lsn, String),
+}
+
+/// Reads, verifies and opens the journal on one thread while what was read is replayed on others; gives how many effects
+/// there were.
+fn scan_and_replay(
+    options: &Options,
+    keyspace: &Keyspace,
+    manifest: &Manifest,
+    from: Lsn,
+) -> Result<(ScanReport, u64), OpenError> {
+    let (filled, pieces) = mpsc::sync_channel(PIECES_AHEAD);
+    std::thread::scope(|scope| {
+        let reading = std::thread::Builder::new()
+            .name("cairn-scan".to_owned())
+            .spawn_scoped(scope, move || read_pieces(options, keyspace, manifest, from, &filled))
+            .map_err(|source| OpenError::Io { path: options.dir.clone(), source })?;
+        let replayed = replay(keyspace, &options.limits, options.threads, |replayer| {
+            // The receiver goes with this closure, so that reading ends when replaying has.
+            for piece in pieces {
+                replayer.feed(piece)?;
+            }
+            replayer.finish()?;
+            Ok(replayer.commands)
+        });
+        let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // What fails in the replay lies before whatever ended the reading.
+        let failed = |lsn, why| OpenError::Replay { place: format!("the journal at LSN {lsn}"), why };
+        let commands = replayed.map_err(|error: ReplayError| failed(Lsn(error.position), error.why))?;
+        match read {
+            Ok(report) => Ok((report, commands)),
+            Err(ScanError::Journal(error)) => Err(OpenError::Journal(error)),
+            Err(ScanError::Sink(Unread::Database(lsn, why))) => Err(failed(lsn, why)),
+            Err(ScanError::Sink(Unread::Unwanted)) => unreachable!("replaying ends early only with an error"),
+        }
+    })
+}
+
+fn read_pieces(
+    options: &Options,
+    keyspace: &Keyspace,
+    manifest: &Manifest,
+    from: Lsn,
+    filled: &SyncSender<Piece>,
+) -> Result<ScanReport, ScanError<Unread>> {
+    let mut piece = Piece::default();
+    let report = scan(
+        &*options.disk,
+        &options.dir,
+        &manifest.segments,
+        from,
+        from,
+        options.keyring.as_deref(),
+        &mut |bytes: &[u8], first: Lsn, db: u32| {
+            let db = database(keyspace, db).map_err(|why| Unread::Database(first, why))?;
+            piece.push(bytes, first.0, db);
+            if !piece.is_full() {
+                return Ok(());
+            }
+            filled.send(std::mem::take(&mut piece)).map_err(|_| Unread::Unwanted)
+        },
+    );
+    // What lies before damage is replayed too: if that fails, it is what a person has to hear of first.
+    if !piece.is_empty() && filled.send(piece).is_err() {
+        return report.and(Err(ScanError::Sink(Unread::Unwanted)));
+    }
+    report
 }
