@@ -1,8 +1,8 @@
 //! Snapshots: one cut of all data, written by a forked child while the server goes on.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cairn_commands::SnapshotReason;
@@ -328,14 +328,16 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
     let (file_id, key) = draw_key(inner)?;
     let taken = taken_names(inner)?;
     let (target, child, dirty, fork_micros) = {
+        let stopped = Instant::now();
         let locked = inner.keyspace.lock_all();
         let lsn = inner.log.rotate();
         let dirty = inner.statistics.dirty.load(Ordering::Relaxed);
         let target = target(inner, lsn, free_name(&taken, lsn), file_id, key);
         // Forked while every shard is locked, so that the child holds exactly the state at that position.
-        let source = Shards::of(inner, &locked);
+        let source = Shards::of(&locked);
         let child = fork_writer(&*inner.options.disk, &target.params, &source).map_err(SaveError::Fork)?;
-        let fork_micros = child.fork_time().as_micros() as u64;
+        drop(locked);
+        let fork_micros = stopped.elapsed().as_micros() as u64;
         (target, Arc::new(child), dirty, fork_micros)
     };
     {
@@ -432,24 +434,30 @@ fn install(inner: &Inner, target: &Target, summary: &Summary) -> Result<(), Save
 /// The keyspace as a snapshot sees it: a part is what one shard holds of one database.
 struct Shards<'a> {
     shards: Vec<&'a Shard>,
-    /// Those that hold keys.
-    databases: Vec<u16>,
+    /// Those that hold keys: found out when they are asked for, in the child, since everything waits before that.
+    databases: OnceLock<Vec<u16>>,
 }
 
 impl<'a> Shards<'a> {
-    fn of(inner: &Inner, locked: &'a Locked<'_>) -> Self {
-        let databases = (0..inner.keyspace.databases()).filter(|db| !locked.is_empty(*db)).collect();
-        Self { shards: locked.all_shards(), databases }
+    fn of(locked: &'a Locked<'_>) -> Self {
+        Self { shards: locked.all_shards(), databases: OnceLock::new() }
+    }
+
+    fn databases(&self) -> &[u16] {
+        self.databases.get_or_init(|| {
+            let count = self.shards.first().map_or(0, |shard| shard.databases());
+            (0..count).filter(|db| self.shards.iter().any(|shard| !shard.database(*db).is_empty())).collect()
+        })
     }
 }
 
 impl Source for Shards<'_> {
     fn partitions(&self) -> usize {
-        SHARDS * self.databases.len()
+        SHARDS * self.databases().len()
     }
 
     fn encode(&self, partition: usize, out: &mut BlockWriter<'_>) -> Result<(), SnapshotError> {
-        let db = self.databases[partition / SHARDS];
+        let db = self.databases()[partition / SHARDS];
         let shard = self.shards[partition % SHARDS];
         shard.database(db).iter().try_for_each(|entry| out.entry(u32::from(db), |raw| entry.store(raw)))
     }
@@ -471,8 +479,7 @@ fn write_and_load(inner: &Inner) -> Result<SnapshotInfo, Box<dyn std::error::Err
     let mut locked = inner.keyspace.lock_all();
     let lsn = inner.log.rotate();
     let target = target(inner, lsn, free_name(&taken, lsn), file_id, key);
-    let summary =
-        write_container(&*inner.options.disk, &target.params, &Shards::of(inner, &locked), &|_| {})?;
+    let summary = write_container(&*inner.options.disk, &target.params, &Shards::of(&locked), &|_| {})?;
     install(inner, &target, &summary)?;
     inner.statistics.dirty.store(0, Ordering::Relaxed);
     let path = &target.params.path_final;
