@@ -455,7 +455,7 @@ impl<'a> Applier<'a> {
             // Of those databases that are not the last effect's, other keys are touched, to no harm.
             let hashes = effects.iter().map(|index| round.effects[*index as usize].hash.0);
             let last = effects.last().map_or(0, |index| round.effects[*index as usize].db);
-            locked.shard_at(shard).database(last).touch(hashes);
+            locked.shard_at(shard).database(last).prefetch(hashes);
             for index in effects {
                 let effect = &round.effects[*index as usize];
                 let ran = round.with_args(effect, |args| self.run(&mut locked, effect.spec, effect.db, args));

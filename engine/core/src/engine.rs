@@ -19,6 +19,7 @@ use crate::catalog::Catalog;
 use crate::error::{OpenError, SaveError};
 use crate::host::EngineHost;
 use crate::log::Log;
+use crate::mending::Mending;
 use crate::options::{AutoRewrite, Options, SavePoint};
 use crate::process::Process;
 use crate::recovery::{self, Recovery};
@@ -37,6 +38,7 @@ pub(crate) struct Inner {
     pub(crate) snapshots: Snapshots,
     pub(crate) statistics: Statistics,
     pub(crate) recovery: Recovery,
+    pub(crate) mending: Mending,
     next_session: AtomicU64,
     expire_from: AtomicU64,
     /// The lock on the directory, for as long as the engine lives.
@@ -175,6 +177,7 @@ impl Engine {
             log: opened.log,
             snapshots: Snapshots::new(opened.snapshot.as_ref()),
             catalog: opened.catalog,
+            mending: Mending::new(options.heap.clone()),
             options,
             settings,
             statistics: Statistics::default(),

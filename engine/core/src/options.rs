@@ -8,6 +8,8 @@ use cairn_journal::Fsync;
 use cairn_keyspace::types::Limits;
 use cairn_seal::Keyring;
 
+use crate::mending::Heap;
+
 /// How an engine is opened. [`Options::new`] gives the defaults of `cairn-server`, with the journal on.
 #[derive(Clone)]
 pub struct Options {
@@ -33,6 +35,8 @@ pub struct Options {
     pub limits: Limits,
     /// Threads that load and write snapshots.
     pub threads: usize,
+    /// The heap to mend after each snapshot.
+    pub heap: Option<Arc<dyn Heap>>,
 }
 
 /// When the journal is trimmed by itself (`auto-aof-rewrite-*`).
@@ -69,6 +73,7 @@ impl Options {
             save_points: Vec::new(),
             limits: Limits::default(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            heap: None,
         }
     }
 }

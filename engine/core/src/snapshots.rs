@@ -327,6 +327,7 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
     let started = Instant::now();
     let (file_id, key) = draw_key(inner)?;
     let taken = taken_names(inner)?;
+    inner.mending.finish();
     let (target, child, dirty, fork_micros) = {
         let stopped = Instant::now();
         let locked = inner.keyspace.lock_all();
@@ -348,7 +349,9 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
         state.child = Some(child.clone());
         state.status.fork_micros = fork_micros;
     }
-    let summary = wait_for(inner, &child, &target)?;
+    let summary = wait_for(inner, &child, &target);
+    inner.mending.start();
+    let summary = summary?;
     install(inner, &target, &summary)?;
     inner.statistics.dirty.fetch_sub(dirty, Ordering::Relaxed);
     Ok(info(&target, &summary, fork_micros, started.elapsed()))

@@ -267,17 +267,6 @@ impl Table {
         self.pages = (0..buckets.div_ceil(PAGE_BUCKETS)).map(|_| new_page()).collect();
     }
 
-    /// Lays out the buckets for so many entries at once, where there are none yet: filling them then splits none.
-    pub(crate) fn reserve(&mut self, entries: usize) {
-        if !self.pages.is_empty() {
-            return;
-        }
-        let buckets = (entries * 2).div_ceil(9).max(1 << MIN_LEVEL);
-        self.level = buckets.ilog2();
-        self.split = buckets - (1 << self.level);
-        self.pages = (0..buckets.div_ceil(PAGE_BUCKETS)).map(|_| new_page()).collect();
-    }
-
     /// Puts an entry in and returns the one of the same key that it replaces. `hash_of` is the caller's hash function.
     pub(crate) fn insert(
         &mut self,

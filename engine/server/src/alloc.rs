@@ -1,6 +1,16 @@
 //! The allocator: jemalloc, its heap in transparent huge pages so that a fork copies few page tables.
+//!
+//! When parent or child writes to a huge page that they share, the system splits it into small ones, and it stays split.
+//! [`HugePages`] puts such pages together again after the child has ended.
 #![allow(unsafe_code)]
 
+use cairn_engine::Heap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 use tikv_jemalloc_ctl::{epoch, stats};
 
 #[global_allocator]
@@ -41,9 +51,132 @@ pub(crate) fn memory() -> Memory {
     }
 }
 
+const SMALL: usize = 4096;
+const HUGE: usize = 2 << 20;
+
+/// A huge page's place is filled up only where so many of its small pages are in use, so that memory which the allocator
+/// has given back stays given back.
+const SMALL_PAGES_MIN: usize = HUGE / SMALL / 8 * 7;
+
+/// The heap as the system sees it: memory that belongs to no file.
+#[derive(Debug, Default)]
+pub(crate) struct HugePages {
+    /// The system cannot do it, or has been told not to; that was said once.
+    unavailable: AtomicBool,
+}
+
+impl Heap for HugePages {
+    fn mend(&self, go_on: &dyn Fn(Duration) -> bool) {
+        if self.unavailable.load(Relaxed) {
+            return;
+        }
+        if let Err(error) = mend_all(go_on) {
+            self.unavailable.store(true, Relaxed);
+            tracing::info!(
+                %error,
+                "the system does not put split huge pages together again: forks for snapshots will take longer"
+            );
+        }
+    }
+}
+
+/// An error when the system knows no such thing.
+fn mend_all(go_on: &dyn Fn(Duration) -> bool) -> io::Result<()> {
+    let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")?;
+    if setting.contains("[never]") {
+        return Err(io::Error::other("transparent huge pages are switched off"));
+    }
+    let pages = File::open("/proc/self/pagemap")?;
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let (mut mended, mut refused) = (false, None);
+    for at in maps.lines().filter_map(anonymous).flat_map(|region| region.step_by(HUGE)) {
+        let begun = Instant::now();
+        if small_pages(&pages, at)? < SMALL_PAGES_MIN {
+            continue;
+        }
+        match collapse(at) {
+            Ok(()) => mended = true,
+            // Before Linux 6.1 or without huge pages everywhere, otherwise for memory that is not of that kind.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
+            // A page that is busy or gone meanwhile, or no huge page to be had now: the next mending may find one.
+            Err(_) => {}
+        }
+        if !go_on(begun.elapsed()) {
+            break;
+        }
+    }
+    refused.filter(|_| !mended).map_or(Ok(()), Err)
+}
+
+/// The part of a region in whole huge pages, if it is writable and belongs to no file: a line of `/proc/self/maps`.
+fn anonymous(line: &str) -> Option<Range<usize>> {
+    let mut words = line.split_ascii_whitespace();
+    let (from, to) = words.next()?.split_once('-')?;
+    let [access, _offset, _device, inode] = [words.next()?, words.next()?, words.next()?, words.next()?];
+    if access != "rw-p" || inode != "0" || words.next().is_some() {
+        return None;
+    }
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    Some(address(from)?.checked_next_multiple_of(HUGE)?..address(to)? / HUGE * HUGE)
+}
+
+/// How many small pages are in memory where a huge one would lie.
+fn small_pages(pages: &File, at: usize) -> io::Result<usize> {
+    const PRESENT: u64 = 1 << 63;
+    let mut entries = [0; HUGE / SMALL * 8];
+    pages.read_exact_at(&mut entries, (at / SMALL * 8) as u64)?;
+    let (entries, _) = entries.as_chunks::<8>();
+    Ok(entries.iter().filter(|entry| u64::from_ne_bytes(**entry) & PRESENT != 0).count())
+}
+
+/// Puts the small pages at `at` into one huge one; nothing where they are one already.
+fn collapse(at: usize) -> io::Result<()> {
+    // SAFETY: the call changes where the bytes lie in physical memory and never what they are; addresses that are no
+    // longer mapped are an error.
+    let result = unsafe { libc::madvise(at as *mut libc::c_void, HUGE, libc::MADV_COLLAPSE) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn regions_without_a_file_count_in_whole_huge_pages() {
+        let heap = "7f0000100000-7f0000a00000 rw-p 00000000 00:00 0 ";
+        assert_eq!(anonymous(heap), Some(0x7f00_0020_0000..0x7f00_00a0_0000));
+        let small = anonymous("7f0000100000-7f0000180000 rw-p 00000000 00:00 0").unwrap();
+        assert_eq!(small.step_by(HUGE).count(), 0);
+        for other in [
+            "7ffd1c000000-7ffd1d000000 rw-p 00000000 00:00 0                          [stack]",
+            "7f0000100000-7f0000a00000 r--p 00000000 00:00 0",
+            "7f0000100000-7f0000a00000 rw-p 00000000 fe:00 12345                      /a/file",
+            "",
+        ] {
+            assert_eq!(anonymous(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_mending_changes_no_byte_and_ends_when_it_is_told() {
+        let pattern = |index: usize| (index % 251) as u8;
+        let block: Vec<u8> = (0..16 << 20).map(pattern).collect();
+        let steps = std::cell::Cell::new(0);
+        HugePages::default().mend(&|_| {
+            steps.set(steps.get() + 1);
+            true
+        });
+        assert!(block.iter().enumerate().all(|(index, byte)| *byte == pattern(index)));
+        // Where the system has no huge pages there are no steps, and that is no failure.
+        if steps.get() > 1 {
+            let again = std::cell::Cell::new(0);
+            HugePages::default().mend(&|_| {
+                again.set(again.get() + 1);
+                false
+            });
+            assert_eq!(again.get(), 1);
+        }
+    }
 
     #[test]
     fn jemalloc_is_in_use_as_configured() {

@@ -1,5 +1,6 @@
 //! The seam to the engine: what it asks of the server around it, and what configuration it takes.
 
+use crate::alloc::HugePages;
 use crate::clients::Filter;
 use crate::config::{DebugCommand, Fsync, Settings};
 use crate::info;
@@ -86,6 +87,7 @@ pub(crate) fn options(settings: &Settings, keyring: Option<Keyring>) -> Options 
     options.auto_rewrite = auto_rewrite(settings);
     options.save_points = save_points(settings);
     options.limits = limits(settings);
+    options.heap = Some(Arc::new(HugePages::default()));
     options
 }
 
