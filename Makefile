@@ -1,4 +1,4 @@
-.PHONY: run test prove bench fuzz setup clean
+.PHONY: run test prove bench instructions fuzz setup clean
 
 # Builds and starts a server on 127.0.0.1:6379 (PORT=… for another) with data in ./data and backups in ./backups.
 run:
@@ -12,9 +12,13 @@ test:
 prove:
 	@tests/scripts/prove.sh
 
-# Figures beside redis-server's.
+# Figures beside redis-server's, or beside PEER=/path/to/valkey-server: under 25 minutes on two cores.
 bench:
 	@tests/bench/bench.sh
+
+# Instructions per operation beside the baseline in tests/bench/instructions.json; UPDATE=1 rewrites that.
+instructions:
+	@UPDATE=$(UPDATE) tests/scripts/instructions.sh
 
 # Every fuzz target for FUZZ_SECONDS (60) seconds; needs nightly and cargo-fuzz.
 fuzz:

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Figures of Cairn beside redis-server's, from one run on one machine. Prints a table; a slow figure fails nothing.
+# Figures of Cairn beside redis-server's or another PEER's, from one run on one machine. Prints a table; a slow figure fails nothing.
 set -euo pipefail
 # shellcheck source=tests/scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/common.sh"
 
-if ! command -v redis-server >/dev/null || ! command -v redis-benchmark >/dev/null; then
-    tests/scripts/setup.sh
-fi
+tests/scripts/setup.sh --bench
 say "building"
-cargo build --release --locked -p cairn-server -p cairn-backup -p cairn-restore -p cairn-tests
+# In one call, or what is shared would be built twice with different features.
+cargo build --release --locked -p cairn-server -p cairn-backup -p cairn-restore -p cairn-tests -p cairn-store \
+    --bins --example raw_transfer
 CAIRN_BIN_DIR=$TARGET/release exec "$TARGET/release/cairn-bench" "$@"

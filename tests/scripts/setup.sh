@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks; a second run finds everything there and changes nothing.
-# With --run only what `make run` needs (Rust and a C compiler) is looked at.
+# With --run only what `make run` needs (Rust and a C compiler) is looked at, with --bench what `make bench` needs, and with
+# --instructions what `make instructions` does.
 set -euo pipefail
 # shellcheck source=tests/scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -43,6 +44,10 @@ need_redis() {
     apt_install redis-server redis-tools
 }
 
+need_valgrind() {
+    command -v valgrind >/dev/null || apt_install valgrind
+}
+
 need_python() {
     local python=$DEPS/venv/bin/python
     if [ -x "$python" ] && "$python" -c 'import redis' 2>/dev/null; then
@@ -72,8 +77,19 @@ need_minio() {
 }
 
 need_rust
-[ "${1:-}" = --run ] && exit 0
-need_rust_tools
-need_redis
-need_python
-need_minio
+case "${1:-}" in
+    --run) ;;
+    --instructions) need_valgrind ;;
+    --bench)
+        need_redis
+        # Without MinIO all but two figures can be had, and their rows say so.
+        (need_minio) || say "there is no MinIO: its rows will be missing"
+        ;;
+    *)
+        need_rust_tools
+        need_redis
+        need_python
+        need_valgrind
+        need_minio
+        ;;
+esac

@@ -27,6 +27,9 @@ cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$LOG" || code=$?
 # The fuzz targets keep a workspace of their own; here their seeds and some mutations run on stable Rust.
 CARGO_TARGET_DIR=$TARGET/fuzz cargo test --locked --manifest-path fuzz/Cargo.toml 2>&1 | tee -a "$LOG" || code=$?
 
+# A count is shown and fails nothing.
+tests/scripts/instructions.sh || say "instructions could not be counted"
+
 # `test result: ok. 12 passed; 0 failed; 1 ignored; …`, one line a test program.
 awk -v seconds=$((SECONDS - started)) '
     /^test result:/ { programs++; passed += $4; failed += $6; ignored += $8 }

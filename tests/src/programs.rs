@@ -56,6 +56,18 @@ pub fn system(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not installed: run tests/scripts/setup.sh"))
 }
 
+/// The server that stands beside ours: `PEER` where it is set (a valkey-server, say), else Debian's redis-server.
+pub fn peer() -> PathBuf {
+    match std::env::var_os("PEER") {
+        Some(path) if !path.is_empty() => {
+            let path = PathBuf::from(path);
+            assert!(path.is_file(), "PEER: {} is no file", path.display());
+            path
+        }
+        _ => system("redis-server"),
+    }
+}
+
 /// What a tool left behind.
 #[derive(Debug)]
 pub struct Done {

@@ -31,6 +31,7 @@ pub struct Setup {
     kind: Kind,
     dir: PathBuf,
     log: PathBuf,
+    program: Option<PathBuf>,
     directives: Vec<(String, String)>,
     env: BTreeMap<String, String>,
 }
@@ -73,8 +74,15 @@ impl Setup {
 
     fn new(kind: Kind, dir: &Path) -> Self {
         let log = dir.with_extension("log");
-        let setup = Self { kind, dir: dir.to_owned(), log, directives: Vec::new(), env: BTreeMap::new() };
+        let (dir, program) = (dir.to_owned(), None);
+        let setup = Self { kind, dir, log, program, directives: Vec::new(), env: BTreeMap::new() };
         setup.with("save", "").with("enable-debug-command", "yes")
+    }
+
+    /// Another server that takes redis-server's arguments, in its place.
+    pub fn program(mut self, program: PathBuf) -> Self {
+        self.program = Some(program);
+        self
     }
 
     /// `appendonly yes` with this `appendfsync`.
@@ -136,7 +144,7 @@ impl Setup {
         let port = free_port();
         let program = match self.kind {
             Kind::Cairn => programs::cairn("cairn-server"),
-            Kind::Redis => programs::system("redis-server"),
+            Kind::Redis => self.program.clone().unwrap_or_else(|| programs::system("redis-server")),
         };
         let mut command = Command::new(program);
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]).arg("--dir").arg(&self.dir);
