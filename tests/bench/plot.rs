@@ -56,7 +56,7 @@ impl Drawing {
 
     /// Words below each other, as many a line as fit.
     fn caption(&mut self, y: f64, words: &str) {
-        const FIT: usize = 125;
+        const FIT: usize = 132;
         let mut line = String::new();
         let mut y = y;
         for word in words.split(' ') {
@@ -184,7 +184,7 @@ fn short(work: &str) -> String {
 
 /// The longest request of each slice of time while a snapshot is taken, on a logarithmic scale.
 pub(crate) fn latency(report: &Report) -> Option<String> {
-    const HEIGHT: f64 = 440.0;
+    const HEIGHT: f64 = 450.0;
     const TOP: f64 = 90.0;
     const BOTTOM: f64 = 360.0;
     if report.series.is_empty() {
