@@ -72,7 +72,7 @@ need_minio() {
     fi
     say "building MinIO $MINIO_VERSION with $found (once, some minutes)"
     mkdir -p "$DEPS/bin"
-    GOBIN=$DEPS/bin nice -n 5 go install "github.com/minio/minio@$MINIO_VERSION"
+    GOBIN=$DEPS/bin nice -n 5 go install "github.com/minio/minio@$MINIO_VERSION" || fail "MinIO could not be built"
     echo "$MINIO_VERSION" >"$DEPS/bin/minio.version"
 }
 
