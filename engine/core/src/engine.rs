@@ -358,6 +358,14 @@ impl Engine {
         }
     }
 
+    /// With `appendfsync always`: writes and syncs what is pending on this thread, where that is quick; see
+    /// [`cairn_journal::Journal::lead`].
+    pub fn lead(&self) {
+        if let Some(journal) = self.0.log.journal() {
+            journal.lead();
+        }
+    }
+
     /// Housekeeping, to be called about ten times a second: removes expired keys, takes snapshots that are due.
     pub fn tick(&self) {
         self.0.expire_some();

@@ -138,6 +138,8 @@ pub struct Status {
 /// The group-commit writer. All methods may be called from any thread.
 pub struct Journal {
     shared: Arc<Shared>,
+    /// Held by whoever writes: the writer thread, or in `always` mode a thread that leads.
+    writer: Arc<Mutex<Writer>>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -188,14 +190,20 @@ impl Journal {
                 return Err(failed("begin a journal segment", error));
             }
         };
-        let writer = match spawn("cairn-journal", &shared, move |_| writer::run(writer)) {
-            Ok(writer) => writer,
+        let writer = Arc::new(Mutex::new(writer));
+        let thread = {
+            let (writer, its_shared) = (Arc::clone(&writer), Arc::clone(&shared));
+            spawn("cairn-journal", &shared, move |_| writer::run(&its_shared, &writer))
+        };
+        let thread = match thread {
+            Ok(thread) => thread,
             Err(error) => {
                 stop_supply(&shared, supply);
                 return Err(failed("start a thread", error));
             }
         };
-        Ok(Arc::new(Journal { shared, threads: Mutex::new(Some(Threads { writer, supply })) }))
+        let threads = Mutex::new(Some(Threads { writer: thread, supply }));
+        Ok(Arc::new(Journal { shared, writer, threads }))
     }
 
     /// Asks to write `bytes` of effects, before any lock is taken.
@@ -250,6 +258,17 @@ impl Journal {
             return;
         }
         shared.wake_writer();
+    }
+
+    /// In `always` mode: writes and syncs what is pending on this thread, if the disk has been quick lately, nobody else
+    /// is writing and there is nothing about it that could take long. Whether what the caller needs is durable then is to
+    /// be looked at: where it is not, wait for it. To be called when others that were ready have run too.
+    pub fn lead(&self) {
+        if self.shared.fsync() == Fsync::Always
+            && let Some(mut writer) = self.writer.try_lock()
+        {
+            writer.lead();
+        }
     }
 
     /// End of what was appended.

@@ -1,4 +1,5 @@
-//! The writer thread: takes what is pending, writes it, syncs it, tells those who wait.
+//! The writer: takes what is pending, writes it, syncs it, tells those who wait. A thread of its own does so, and in
+//! `always` mode any thread that has work in it and a disk quick enough ([`Writer::lead`]).
 
 use std::io;
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use cairn_format::Lsn;
 use cairn_format::frame::TimeStamp;
 use cairn_format::header::Predecessor;
 use cairn_format::manifest::SegmentEntry;
+
+use parking_lot::Mutex;
 
 use crate::journal::{Fsync, Resume};
 use crate::pending::{Group, Mark, Pending, Run};
@@ -33,6 +36,37 @@ const IDLE_AFTER: Duration = Duration::from_millis(100);
 const WRITE_BYTES_MAX: usize = 4 << 20;
 /// Buffers larger than this are not kept for reuse.
 const SPARE_BYTES_MAX: usize = 4 << 20;
+
+/// `always`: a leader writes at most this much; more is sealed by the writer thread while others go on.
+const LEAD_BYTES_MAX: usize = 1 << 20;
+
+/// How quick the disk is. A leader's other connections wait for its sync, so it leads only where syncs take no longer than
+/// a few commands do: one that took longer sends all to the writer thread for a while.
+struct Pace {
+    /// Quick syncs still to be seen before anybody leads.
+    doubts: u32,
+}
+
+impl Pace {
+    const QUICK_MICROS: u64 = 500;
+    const DOUBTS: u32 = 200;
+
+    fn note(&mut self, sync_micros: u64) {
+        self.doubts =
+            if sync_micros > Self::QUICK_MICROS { Self::DOUBTS } else { self.doubts.saturating_sub(1) };
+    }
+
+    fn is_quick(&self) -> bool {
+        self.doubts == 0
+    }
+}
+
+impl Default for Pace {
+    /// Nothing is known of a disk at first.
+    fn default() -> Self {
+        Self { doubts: 8 }
+    }
+}
 
 /// The writer's own state.
 pub(crate) struct Writer {
@@ -59,6 +93,9 @@ pub(crate) struct Writer {
     starting: bool,
     rescuing: bool,
     poisoned: bool,
+    /// Why a leader's write or sync failed: the file is to be abandoned before anything else is done.
+    failed: Option<io::Error>,
+    pace: Pace,
     /// Files that hold nothing of the journal any more, to be removed once the manifest names another in their place.
     abandoned: Vec<std::path::PathBuf>,
     stamps: Vec<TimeStamp>,
@@ -70,23 +107,49 @@ pub(crate) struct Writer {
 }
 
 enum Work {
-    Write { group: Group, sync: bool },
+    Write {
+        group: Group,
+        sync: bool,
+    },
     RecordDurable,
-    Stop { group: Group },
+    /// What a leader left behind when its file failed.
+    Rescue {
+        error: io::Error,
+    },
+    Stop {
+        group: Group,
+    },
+}
+
+/// What the thread does next.
+enum Next {
+    Work(Work),
+    /// Wait for a wake-up, until then at the latest.
+    Wait(Option<Instant>),
 }
 
 /// The loop of the thread "cairn-journal".
-pub(crate) fn run(mut writer: Writer) {
-    let guard = ClosesOnPanic(Arc::clone(&writer.shared));
+pub(crate) fn run(shared: &Arc<Shared>, writer: &Mutex<Writer>) {
+    let guard = ClosesOnPanic(Arc::clone(shared));
     loop {
-        match writer.next_work() {
-            Work::Write { group, sync } => writer.step(group, sync),
-            Work::RecordDurable => writer.record_durable(),
-            Work::Stop { group } => {
-                writer.step(group, true);
-                writer.record_durable();
+        let mut held = writer.lock();
+        let mut pending = shared.pending.lock();
+        let next = held.next_work(&mut pending);
+        let until = match next {
+            Next::Work(work) => {
+                drop(pending);
+                if held.perform(work) {
+                    continue;
+                }
                 break;
             }
+            Next::Wait(until) => until,
+        };
+        // Who leads meanwhile needs the writer, not this thread.
+        drop(held);
+        match until {
+            Some(until) => drop(shared.wake.wait_until(&mut pending, until)),
+            None => shared.wake.wait(&mut pending),
         }
     }
     drop(guard);
@@ -138,6 +201,8 @@ impl Writer {
             starting: true,
             rescuing: false,
             poisoned: false,
+            failed: None,
+            pace: Pace::default(),
             abandoned: Vec::new(),
             stamps: Vec::new(),
             pending_since: None,
@@ -152,45 +217,59 @@ impl Writer {
 
     // --- deciding what to do
 
-    fn next_work(&mut self) -> Work {
+    fn next_work(&mut self, pending: &mut Pending) -> Next {
         let shared = Arc::clone(&self.shared);
-        let mut pending = shared.pending.lock();
-        loop {
-            if pending.stop {
-                return Work::Stop { group: self.take(&mut pending) };
-            }
-            if self.poisoned {
-                shared.wake.wait(&mut pending);
-                continue;
-            }
-            let now = Instant::now();
-            if pending.group.bytes.is_empty() {
-                self.pending_since = None;
-                // A kick that came too late for the last group must not hide the next one.
-                shared.kicked.store(false, Ordering::SeqCst);
-            } else if self.pending_since.is_none() {
-                self.pending_since = Some(now);
-                self.note_oldest();
-            }
-            if std::mem::take(&mut pending.sync_requested) {
-                return Work::Write { group: self.take(&mut pending), sync: true };
-            }
-            let wait = match shared.fsync() {
-                Fsync::Always => self.judge_always(&mut pending, now),
-                mode => self.judge_relaxed(&mut pending, now, mode),
-            };
-            let until = match wait {
-                Wait::Write { sync } => return Work::Write { group: self.take(&mut pending), sync },
-                Wait::Until(until) => until,
-            };
-            match self.idle_due(&pending) {
-                Some(due) if due <= now => return Work::RecordDurable,
-                idle => match earliest(until, idle) {
-                    Some(until) => drop(shared.wake.wait_until(&mut pending, until)),
-                    None => shared.wake.wait(&mut pending),
-                },
+        if pending.stop {
+            return Next::Work(Work::Stop { group: self.take(pending) });
+        }
+        if self.poisoned {
+            return Next::Wait(None);
+        }
+        if let Some(error) = self.failed.take() {
+            return Next::Work(Work::Rescue { error });
+        }
+        let now = Instant::now();
+        if pending.group.bytes.is_empty() {
+            self.pending_since = None;
+            // A kick that came too late for the last group must not hide the next one.
+            shared.kicked.store(false, Ordering::SeqCst);
+        } else if self.pending_since.is_none() {
+            self.pending_since = Some(now);
+            self.note_oldest();
+        }
+        if std::mem::take(&mut pending.sync_requested) {
+            return Next::Work(Work::Write { group: self.take(pending), sync: true });
+        }
+        let wait = match shared.fsync() {
+            Fsync::Always => self.judge_always(pending, now),
+            mode => self.judge_relaxed(pending, now, mode),
+        };
+        let until = match wait {
+            Wait::Write { sync } => return Next::Work(Work::Write { group: self.take(pending), sync }),
+            Wait::Until(until) => until,
+        };
+        match self.idle_due(pending) {
+            Some(due) if due <= now => Next::Work(Work::RecordDurable),
+            idle => Next::Wait(earliest(until, idle)),
+        }
+    }
+
+    /// Does it; false at the end.
+    fn perform(&mut self, work: Work) -> bool {
+        match work {
+            Work::Write { group, sync } => self.step(group, sync),
+            Work::RecordDurable => self.record_durable(),
+            Work::Rescue { error } => self.rescue(&error),
+            Work::Stop { group } => {
+                if let Some(error) = self.failed.take() {
+                    self.rescue(&error);
+                }
+                self.step(group, true);
+                self.record_durable();
+                return false;
             }
         }
+        true
     }
 
     fn judge_always(&self, pending: &mut Pending, now: Instant) -> Wait {
@@ -281,6 +360,47 @@ impl Writer {
             let deadline = self.since_origin(oldest) + EVERYSEC_LATE_NS;
             self.shared.io_deadline_ns.store(deadline, Ordering::SeqCst);
         }
+        if let Err(error) = self.write_whole(group, sync) {
+            self.rescue(&error);
+        }
+        self.shared.io_deadline_ns.store(0, Ordering::SeqCst);
+        self.shared.wake_admission();
+        self.idle_since = Instant::now();
+    }
+
+    /// In `always` mode: writes and syncs what is pending on the calling thread, which then need not wait for another one
+    /// to wake up, do it and wake it in turn. Does nothing where that could take long: see [`Pace`]; whatever needs a new
+    /// segment, and whatever follows a failure, is the writer thread's.
+    pub(crate) fn lead(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let guard = ClosesOnPanic(Arc::clone(&shared));
+        let group = {
+            let mut pending = shared.pending.lock();
+            let stopped = pending.stop || self.poisoned || self.failed.is_some();
+            if stopped || !self.pace.is_quick() || !self.has_room_for(&pending.group) {
+                return;
+            }
+            self.take(&mut pending)
+        };
+        if let Err(error) = self.write_whole(group, true) {
+            self.failed = Some(error);
+            shared.wake_writer();
+        }
+        shared.wake_admission();
+        self.idle_since = Instant::now();
+        drop(guard);
+    }
+
+    /// Whether a group can be written to the current file, and is small enough that sealing it takes little time.
+    fn has_room_for(&self, group: &Group) -> bool {
+        let length = group.bytes.len();
+        (1..=LEAD_BYTES_MAX).contains(&length)
+            && !group.marks.iter().any(|mark| mark.rotate)
+            && self.current.named
+            && self.current.remaining() >= 2 * LEAD_BYTES_MAX as u64
+    }
+
+    fn write_whole(&mut self, group: Group, sync: bool) -> io::Result<()> {
         let outcome = self.write_and_sync(&group, sync);
         self.end_database = group.end_database;
         if group.end_lsn() > self.durable {
@@ -288,12 +408,7 @@ impl Writer {
         } else {
             self.keep_spare(group);
         }
-        if let Err(error) = outcome {
-            self.rescue(&error);
-        }
-        self.shared.io_deadline_ns.store(0, Ordering::SeqCst);
-        self.shared.wake_admission();
-        self.idle_since = Instant::now();
+        outcome
     }
 
     fn write_and_sync(&mut self, group: &Group, sync: bool) -> io::Result<()> {
@@ -402,6 +517,7 @@ impl Writer {
             }
             let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.shared.counters.sync_micros_last.store(micros, Ordering::Relaxed);
+            self.pace.note(micros);
             self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
             self.dirty = false;
         }
