@@ -575,7 +575,7 @@ mod tests {
             engine.now_ms += (next_random(&mut state) % 20) as i64;
             match next_random(&mut state) % 24 {
                 0 => drop(engine.say("SWAPDB 0 2")),
-                1 if next_random(&mut state) % 8 == 0 => drop(engine.say("FLUSHALL")),
+                1 if next_random(&mut state).is_multiple_of(8) => drop(engine.say("FLUSHALL")),
                 2..=5 => {
                     engine.say("MULTI");
                     (0..4).for_each(|_| drop(engine.say(&random_command(&mut state))));

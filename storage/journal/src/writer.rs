@@ -132,7 +132,18 @@ enum Next {
 pub(crate) fn run(shared: &Arc<Shared>, writer: &Mutex<Writer>) {
     let guard = ClosesOnPanic(Arc::clone(shared));
     loop {
-        let mut held = writer.lock();
+        let Some(mut held) = writer.try_lock() else {
+            // Somebody leads, and most of what this thread wakes for is done by that.
+            let mut pending = shared.pending.lock();
+            let wanted = pending.stop || pending.sync_requested || shared.kicked.load(Ordering::SeqCst);
+            if wanted || shared.fsync() != Fsync::Always {
+                drop(pending);
+                drop(writer.lock());
+            } else {
+                shared.wake.wait_for(&mut pending, UNKICKED_AFTER);
+            }
+            continue;
+        };
         let mut pending = shared.pending.lock();
         let next = held.next_work(&mut pending);
         let until = match next {

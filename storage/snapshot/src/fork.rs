@@ -42,8 +42,9 @@ use cairn_disk::Disk;
 use crate::error::panic_message;
 use crate::{ChildError, Progress, Source, Summary, WriteParams, write_container};
 
-/// How much nicer than its parent the child is.
-const NICENESS: libc::c_int = 5;
+/// How much nicer than its parent the child is: on cores that the parent keeps busy it gets a tenth of them, so that it
+/// comes to its end, and holds up half as many commands as it would at 5.
+const NICENESS: libc::c_int = 10;
 
 /// A message of a child is at most this long; a longer one is a broken pipe's garbage.
 const MESSAGE_BYTES_MAX: u32 = 1 << 20;
