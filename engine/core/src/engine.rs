@@ -358,6 +358,13 @@ impl Engine {
         }
     }
 
+    /// With `appendfsync always`: whether so much is pending that [`Engine::lead`] is worth it.
+    #[inline]
+    #[must_use]
+    pub fn is_worth_leading(&self) -> bool {
+        self.0.log.journal().is_some_and(|journal| journal.is_worth_leading())
+    }
+
     /// With `appendfsync always`: writes and syncs what is pending on this thread, where that is quick; see
     /// [`cairn_journal::Journal::lead`].
     pub fn lead(&self) {

@@ -259,13 +259,15 @@ impl<S: Stream> Outbox<'_, S> {
 /// Waits until the journal is durable up to `lsn`. Of those who wait on a quick disk, one writes and syncs for all.
 async fn wait_durable(server: &Server, lsn: Lsn) -> Result<(), Poisoned> {
     let engine = &server.engine;
-    // Those who are ready run first, so that one sync serves them too.
-    tokio::task::yield_now().await;
-    if engine.durable() < lsn {
-        engine.lead();
-    }
-    if engine.durable() >= lsn {
-        return Ok(());
+    if engine.is_worth_leading() {
+        // Those who are ready run first, so that one sync serves them too.
+        tokio::task::yield_now().await;
+        if engine.durable() < lsn {
+            engine.lead();
+        }
+        if engine.durable() >= lsn {
+            return Ok(());
+        }
     }
     match engine.wait_durable(lsn) {
         Some(durable) => durable.await,

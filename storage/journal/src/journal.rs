@@ -19,7 +19,7 @@ use crate::pending::Pending;
 use crate::segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, file_bytes_for, payload_max};
 use crate::shared::{Shared, Verdict};
 use crate::wait::{Admission, AdmissionWait, Permit, WaitDurable};
-use crate::writer::Writer;
+use crate::writer::{LEAD_BYTES_MIN, Writer};
 use crate::{supply, writer};
 
 /// When effects are made durable (`appendfsync`).
@@ -258,6 +258,14 @@ impl Journal {
             return;
         }
         shared.wake_writer();
+    }
+
+    /// In `always` mode: whether so much is pending that [`Journal::lead`] may write it.
+    #[inline]
+    pub fn is_worth_leading(&self) -> bool {
+        let shared = &*self.shared;
+        let pending = shared.end.load(Ordering::SeqCst).saturating_sub(shared.taken.load(Ordering::SeqCst));
+        pending >= LEAD_BYTES_MIN as u64 && shared.fsync() == Fsync::Always
     }
 
     /// In `always` mode: writes and syncs what is pending on this thread, if the disk has been quick lately, nobody else

@@ -21,6 +21,7 @@
 mod chain;
 mod error;
 mod journal;
+mod pace;
 mod pending;
 pub mod reader;
 pub mod scan;

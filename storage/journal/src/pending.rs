@@ -25,6 +25,8 @@ pub(crate) struct Group {
     pub(crate) stamps: Vec<TimeStamp>,
     pub(crate) marks: Vec<Mark>,
     pub(crate) end_database: u32,
+    /// How many commits it holds.
+    pub(crate) commits: u32,
 }
 
 /// The commits between two marks.
@@ -61,6 +63,7 @@ impl Group {
         self.marks.clear();
         self.marks.push(Mark { at: 0, database, rotate: false });
         self.end_database = database;
+        self.commits = 0;
     }
 }
 
@@ -117,6 +120,7 @@ impl Pending {
             self.select(database);
         }
         self.group.bytes.extend_from_slice(effects);
+        self.group.commits = self.group.commits.saturating_add(1);
         self.end = self.group.end_lsn();
         if self.poisoned {
             let (end, database) = (self.end, self.group.end_database);

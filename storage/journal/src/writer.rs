@@ -15,6 +15,7 @@ use cairn_format::manifest::SegmentEntry;
 use parking_lot::Mutex;
 
 use crate::journal::{Fsync, Resume};
+use crate::pace::Pace;
 use crate::pending::{Group, Mark, Pending, Run};
 use crate::segment::{FRAME_STAMPS_MAX, FrameParts, Origin, Segment};
 use crate::shared::{EVERYSEC_LATE_NS, Shared};
@@ -37,36 +38,10 @@ const WRITE_BYTES_MAX: usize = 4 << 20;
 /// Buffers larger than this are not kept for reuse.
 const SPARE_BYTES_MAX: usize = 4 << 20;
 
+/// `always`: less than this waits for company, and for the writer thread.
+pub(crate) const LEAD_BYTES_MIN: usize = 16 << 10;
 /// `always`: a leader writes at most this much; more is sealed by the writer thread while others go on.
 const LEAD_BYTES_MAX: usize = 1 << 20;
-
-/// How quick the disk is. A leader's other connections wait for its sync, so it leads only where syncs take no longer than
-/// a few commands do: one that took longer sends all to the writer thread for a while.
-struct Pace {
-    /// Quick syncs still to be seen before anybody leads.
-    doubts: u32,
-}
-
-impl Pace {
-    const QUICK_MICROS: u64 = 500;
-    const DOUBTS: u32 = 200;
-
-    fn note(&mut self, sync_micros: u64) {
-        self.doubts =
-            if sync_micros > Self::QUICK_MICROS { Self::DOUBTS } else { self.doubts.saturating_sub(1) };
-    }
-
-    fn is_quick(&self) -> bool {
-        self.doubts == 0
-    }
-}
-
-impl Default for Pace {
-    /// Nothing is known of a disk at first.
-    fn default() -> Self {
-        Self { doubts: 8 }
-    }
-}
 
 /// The writer's own state.
 pub(crate) struct Writer {
@@ -196,6 +171,7 @@ impl Writer {
             bytes: tail.bytes,
             stamps: tail.stamps,
             marks: vec![Mark { at: 0, database: resume.database, rotate: false }],
+            commits: 0,
         };
         let mut writer = Writer {
             current_room: current.unwritten_room(),
@@ -294,8 +270,14 @@ impl Writer {
             pending.wake_at = if active { UNKICKED_BYTES } else { 1 };
             return Wait::Until(active.then(|| now + UNKICKED_AFTER));
         }
-        let due = self.pending_since.map_or(now, |since| since + UNKICKED_AFTER);
-        if length >= UNKICKED_BYTES || due <= now || self.shared.kicked.load(Ordering::SeqCst) {
+        let unkicked = self.pending_since.map_or(now, |since| since + UNKICKED_AFTER);
+        let kicked = self.shared.kicked.load(Ordering::SeqCst);
+        let due = match self.pace.due(pending.group.commits) {
+            _ if !kicked => unkicked,
+            None => now,
+            Some(due) => due.min(unkicked),
+        };
+        if length >= UNKICKED_BYTES || due <= now {
             return Wait::Write { sync: true };
         }
         pending.wake_at = UNKICKED_BYTES;
@@ -340,6 +322,7 @@ impl Writer {
         let now = Instant::now();
         if !group.bytes.is_empty() {
             let since = self.pending_since.unwrap_or(now);
+            self.pace.note_group(group.commits);
             self.oldest.get_or_insert(since);
             self.note_oldest();
         }
@@ -405,7 +388,7 @@ impl Writer {
     /// Whether a group can be written to the current file, and is small enough that sealing it takes little time.
     fn has_room_for(&self, group: &Group) -> bool {
         let length = group.bytes.len();
-        (1..=LEAD_BYTES_MAX).contains(&length)
+        (LEAD_BYTES_MIN..=LEAD_BYTES_MAX).contains(&length)
             && !group.marks.iter().any(|mark| mark.rotate)
             && self.current.named
             && self.current.remaining() >= 2 * LEAD_BYTES_MAX as u64
@@ -528,7 +511,7 @@ impl Writer {
             }
             let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.shared.counters.sync_micros_last.store(micros, Ordering::Relaxed);
-            self.pace.note(micros);
+            self.pace.note_sync(start, Instant::now());
             self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
             self.dirty = false;
         }
