@@ -80,6 +80,24 @@ impl Bench {
     }
 }
 
+/// Of the table of [`product`]; the name of the peer takes the place of `peer`.
+const HEADER: [&str; 14] = [
+    "command",
+    "journal",
+    "pipeline",
+    "CPU µs: peer",
+    "1 thread",
+    "2 threads",
+    "÷ 1",
+    "÷ 2",
+    "k/s: peer",
+    "1 thread",
+    "2 threads",
+    "p50/p99/p99.9 ms: peer",
+    "1 thread",
+    "2 threads",
+];
+
 /// Every command at every depth and persistence, with one and with two server threads: one short round each.
 pub(crate) fn product(bench: &mut Bench) {
     let mut lines = Vec::new();
@@ -111,36 +129,25 @@ pub(crate) fn product(bench: &mut Bench) {
         bench.remove(&format!("{name}-2"));
     }
     let peer = bench.report.peer().to_owned();
-    let header = [
-        "command",
-        "journal",
-        "pipeline",
-        "CPU µs: peer",
-        "1 thread",
-        "2 threads",
-        "÷ 1",
-        "÷ 2",
-        "k/s: peer",
-        "1 thread",
-        "2 threads",
-        "p50/p99/p99.9 ms: peer",
-        "1 thread",
-        "2 threads",
-    ];
     bench.report.tables.push(Wide {
         group: PRODUCT.to_owned(),
         title: format!(
             "Single commands: {peer}, Cairn with one and with two server threads; one short round"
         ),
-        header: header.iter().map(|text| text.replace("peer", &peer)).collect(),
+        header: HEADER.iter().map(|text| text.replace("peer", &peer)).collect(),
         lines,
     });
 }
 
 impl Bench {
     fn short_run(&self, test: &'static str, pipeline: usize) -> Run {
-        let share = if pipeline == 1 { 36 } else { 5 };
-        Run { test, pipeline, operations: (self.settings.operations / share).max(1_000), keys: KEYS }
+        // About half a second of CPU time each.
+        let operations = match pipeline {
+            1 => self.settings.operations / 25,
+            16 => self.settings.operations / 4,
+            _ => self.settings.operations * 2 / 5,
+        };
+        Run { test, pipeline, operations: operations.max(1_000), keys: KEYS }
     }
 
     fn product_line(&mut self, persist: Persist, run: Run, measured: [Measured; 3]) -> Vec<String> {

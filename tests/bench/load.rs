@@ -68,3 +68,11 @@ pub(crate) fn strings(client: &mut Client, numbers: Range<usize>, value_bytes: u
 pub(crate) fn standard(server: &Server, count: usize) {
     strings(&mut server.connect(), 0..count, VALUE_BYTES, 1);
 }
+
+/// Makes a server serve a first connection: buffers of that and of the journal are no key's cost.
+pub(crate) fn warm(client: &mut Client) {
+    pipelined(client, 0..200_000, BATCH, 1, |out, _| {
+        encode(out, &[b"SET", &b"warm"[..], &[b'x'; VALUE_BYTES]])
+    });
+    pipelined(client, 0..1, 1, 1, |out, _| encode(out, &["DEL", "warm"]));
+}

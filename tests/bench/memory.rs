@@ -44,14 +44,12 @@ pub(crate) fn memory(bench: &mut Bench) {
     }
 }
 
-/// An empty server, and its memory once a connection has been served: buffers of a first connection are no key's cost.
+/// An empty server, and its memory once a connection has been served.
 fn empty(bench: &Bench, kind: Kind) -> (Server, Client, f64) {
     bench.remove("memory");
     let server = bench.setup(kind, "memory", Persist::Nothing).start();
     let mut client = server.connect();
-    load::pipelined(&mut client, 0..20_000, 200, 1, |out, _| {
-        encode(out, &[&b"ECHO"[..], &[b'x'; VALUE_BYTES]])
-    });
+    load::warm(&mut client);
     let resident = resident_bytes(server.pid());
     (server, client, resident)
 }

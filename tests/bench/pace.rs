@@ -5,12 +5,12 @@
 //! latency counts from that moment ("coordinated omission", Gil Tene).
 
 use crate::load;
+use crate::process::{FIRST, prefer};
 use cairn_tests::random::Random;
 use cairn_tests::resp::encode;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ pub(crate) fn under_load<T>(
     let start = Instant::now() + Duration::from_millis(100);
     thread::scope(|scope| {
         let generator = scope.spawn(|| {
-            go_first();
+            prefer(FIRST);
             Generator::new(address, pace, start).run(&done)
         });
         // The load ends with the work even where that panics, or nobody would ever learn of it.
@@ -64,14 +64,6 @@ impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
     }
-}
-
-/// Asks the kernel to run this thread before others: on two cores a generator that waits for its turn behind a snapshot's
-/// child would measure itself. Needs root; without, both servers are measured with the same disadvantage.
-fn go_first() {
-    let own = std::fs::read_link("/proc/thread-self").unwrap_or_default();
-    let Some(id) = own.file_name().and_then(|name| name.to_str()) else { return };
-    let _ = Command::new("renice").args(["-n", "-10", "-p", id]).output();
 }
 
 struct Connection {

@@ -200,16 +200,7 @@ pub(crate) fn latency(report: &Report) -> Option<String> {
     let decades = most.log10().ceil() + 1.0;
     // From 0.1 ms, ten times as much at each line.
     let y = |ms: f64| BOTTOM - ((ms.max(0.1).log10() + 1.0) / decades).min(1.0) * (BOTTOM - TOP);
-    for decade in 0..=decades as i32 {
-        let ms = 10_f64.powi(decade - 1);
-        drawing.line((left, y(ms)), (right, y(ms)), GRID, 1.0, 0.35);
-        drawing.words(left - 8.0, y(ms) + 4.0, "end", 12, &format!("{ms} ms"));
-    }
-    for second in 0..=seconds as i32 {
-        let at = x(f64::from(second));
-        drawing.line((at, BOTTOM), (at, BOTTOM + 5.0), GRID, 1.0, 0.8);
-        drawing.words(at, BOTTOM + 20.0, "middle", 12, &format!("{} s", second - 1));
-    }
+    axes(&mut drawing, (seconds, decades), (left, right, BOTTOM), (&x, &y));
     for (at, series) in report.series.iter().enumerate() {
         let (colour, name) = if series.ours { (OURS, "Cairn") } else { (THEIRS, peer) };
         let band = TOP - 22.0 + at as f64 * 7.0;
@@ -236,7 +227,10 @@ pub(crate) fn latency(report: &Report) -> Option<String> {
     Some(drawing.end())
 }
 
-fn curve(series: &Series, colour: &str, x: &dyn Fn(f64) -> f64, y: &dyn Fn(f64) -> f64) -> String {
+/// From a figure to a place in the drawing.
+type Scale<'s> = dyn Fn(f64) -> f64 + 's;
+
+fn curve(series: &Series, colour: &str, x: &Scale<'_>, y: &Scale<'_>) -> String {
     let mut points = String::new();
     for (at, ms) in series.longest_ms.iter().enumerate() {
         let second = (at as f64 + 0.5) * series.slice;
@@ -246,4 +240,19 @@ fn curve(series: &Series, colour: &str, x: &dyn Fn(f64) -> f64, y: &dyn Fn(f64) 
         "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" opacity=\"0.95\"/>",
         points.trim_end()
     )
+}
+
+/// Lines at each tenfold of a millisecond, and a mark at each second from the begin of the snapshot.
+fn axes(drawing: &mut Drawing, most: (f64, f64), edges: (f64, f64, f64), scales: (&Scale<'_>, &Scale<'_>)) {
+    let ((seconds, decades), (left, right, bottom), (x, y)) = (most, edges, scales);
+    for decade in 0..=decades as i32 {
+        let ms = 10_f64.powi(decade - 1);
+        drawing.line((left, y(ms)), (right, y(ms)), GRID, 1.0, 0.35);
+        drawing.words(left - 8.0, y(ms) + 4.0, "end", 12, &format!("{ms} ms"));
+    }
+    for second in 0..=seconds as i32 {
+        let at = x(f64::from(second));
+        drawing.line((at, bottom), (at, bottom + 5.0), GRID, 1.0, 0.8);
+        drawing.words(at, bottom + 20.0, "middle", 12, &format!("{} s", second - 1));
+    }
 }

@@ -182,17 +182,7 @@ fn forks_of(bench: &Bench, kind: Kind, most_gb: usize) -> Vec<Vec<String>> {
         load::strings(&mut server.connect(), loaded..gb * KEYS_PER_GB, VALUE, 7);
         loaded = gb * KEYS_PER_GB;
         let pace = Pace { rate: bench.settings.rate, keys: loaded, value_bytes: VALUE };
-        let (taken, requests) = under_load(server.address(), pace, |start| {
-            let mut taken = Vec::new();
-            for _ in 0..3 {
-                sleep_until(start, start.elapsed().as_secs_f64() + 1.0);
-                let begin = start.elapsed().as_secs_f64();
-                let end = begin + bgsave(&server);
-                let fork = info_number(&mut server.connect(), "stats", "latest_fork_usec") / 1e3;
-                taken.push(Taken { begin, end, fork_ms: fork, copied_mb: 0.0 });
-            }
-            taken
-        });
+        let (taken, requests) = under_load(server.address(), pace, |start| three(&server, start));
         let around = |taken: &Taken| {
             digits(pace::longest(&pace::between(&requests, taken.begin - 0.05, taken.begin + 0.25)))
         };
@@ -211,4 +201,15 @@ fn forks_of(bench: &Bench, kind: Kind, most_gb: usize) -> Vec<Vec<String>> {
     server.kill();
     bench.remove("forks");
     lines
+}
+
+/// Three snapshots, a second of writes before each.
+fn three(server: &Server, start: Instant) -> [Taken; 3] {
+    [(); 3].map(|()| {
+        sleep_until(start, start.elapsed().as_secs_f64() + 1.0);
+        let begin = start.elapsed().as_secs_f64();
+        let end = begin + bgsave(server);
+        let fork_ms = info_number(&mut server.connect(), "stats", "latest_fork_usec") / 1e3;
+        Taken { begin, end, fork_ms, copied_mb: 0.0 }
+    })
 }
