@@ -2,6 +2,7 @@
 
 mod crash;
 mod faults;
+mod leading;
 mod tail;
 mod writing;
 
