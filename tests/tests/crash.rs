@@ -14,11 +14,10 @@ use std::time::Duration;
 
 const CONNECTIONS: usize = 20;
 
-/// Half of the connections send one request at a time, half keep eight in flight.
+/// A third of the connections send one request at a time, a third keep eight in flight, and a third so many that what is
+/// pending is written and synced by a thread that serves them.
 fn ledgers() -> Vec<Ledger> {
-    (0..CONNECTIONS)
-        .map(|connection| Ledger::new(connection, if connection % 2 == 0 { 1 } else { 8 }))
-        .collect()
+    (0..CONNECTIONS).map(|connection| Ledger::new(connection, [1, 8, 64][connection % 3])).collect()
 }
 
 /// Counters as other connections saw them; whoever saw a value may rely on it.
