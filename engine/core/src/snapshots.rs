@@ -382,15 +382,10 @@ fn taken_names(inner: &Inner) -> Result<Vec<DirEntry>, SaveError> {
 }
 
 fn wait_for(inner: &Inner, child: &Child, target: &Target) -> Result<Summary, SaveError> {
-    let mut measured: Option<Instant> = None;
     let result = child.wait_summary(STALL_LIMIT, &mut |progress: Progress| {
-        // The kernel walks all of the child's pages for this figure, so it is asked once a second.
-        let due = measured.is_none_or(|at| at.elapsed() >= Duration::from_secs(1));
-        let copied = if due { child.copied_bytes().ok() } else { None };
-        measured = if due { Some(Instant::now()) } else { measured };
         let mut state = inner.snapshots.state.lock();
         state.status.progress_entries = progress.entries;
-        state.status.cow_bytes = copied.unwrap_or(state.status.cow_bytes);
+        state.status.cow_bytes = child.copied_bytes();
     });
     let failure = match result {
         Ok(summary) => return Ok(summary),
