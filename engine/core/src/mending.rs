@@ -1,6 +1,7 @@
 //! The heap after a child: its huge pages were split where parent and child wrote, and split they stay, so that the next
 //! fork would copy hundreds of times as many page table entries. They are put together again before it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -15,11 +16,12 @@ pub trait Heap: Send + Sync {
     fn mend(&self, go_on: &dyn Fn(Duration) -> bool);
 }
 
-/// Between two steps this many times the length of a step passes: commands that a step holds up get through.
+/// A pause is this many times as long as the work since the last one: commands that it held up get through.
 const PAUSE_FACTOR: u32 = 3;
 
-/// A step shorter than this did nothing that anybody could notice.
-const UNNOTICED: Duration = Duration::from_micros(50);
+/// Work shorter than this is nothing that anybody could notice. It adds up, since most steps find a page that is whole: in
+/// a heap of gigabytes they were tens of milliseconds without a pause, and who shared the core waited for 5 ms at a time.
+const UNNOTICED: Duration = Duration::from_micros(100);
 
 /// So long a snapshot waits for a mending that is under way, which goes on without pauses meanwhile.
 const HURRY_LIMIT: Duration = Duration::from_secs(1);
@@ -49,7 +51,13 @@ impl Mending {
         let mut running = self.running.lock();
         self.wishes.hurry.store(false, Ordering::Relaxed);
         let wishes = Arc::clone(&self.wishes);
-        let mend = move || heap.mend(&|took| wishes.go_on(took));
+        let mend = move || {
+            let worked = Cell::new(Duration::ZERO);
+            heap.mend(&|took| {
+                worked.set(wishes.pause_after(worked.get() + took));
+                !wishes.stop.load(Ordering::Relaxed)
+            });
+        };
         match std::thread::Builder::new().name("cairn-heap".to_owned()).spawn(mend) {
             Ok(thread) => *running = Some(thread),
             Err(error) => {
@@ -75,11 +83,13 @@ impl Mending {
 }
 
 impl Wishes {
-    fn go_on(&self, took: Duration) -> bool {
-        if took > UNNOTICED && !self.hurry.load(Ordering::Relaxed) {
-            std::thread::sleep(took * PAUSE_FACTOR);
+    /// Waits if there was so much work since the last pause; gives the work since the last pause now.
+    fn pause_after(&self, worked: Duration) -> Duration {
+        if worked <= UNNOTICED || self.hurry.load(Ordering::Relaxed) {
+            return worked;
         }
-        !self.stop.load(Ordering::Relaxed)
+        std::thread::sleep(worked * PAUSE_FACTOR);
+        Duration::ZERO
     }
 }
 
@@ -133,6 +143,19 @@ mod tests {
         while heap.done.load(Ordering::SeqCst) <= before {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn short_steps_add_up_to_a_pause() {
+        let (steps, step) = (1_000, UNNOTICED / 10);
+        let heap = Arc::new(Steps { wanted: steps, step, ..Steps::default() });
+        let mending = Mending::new(Some(heap.clone()));
+        let begun = Instant::now();
+        mending.start();
+        while heap.done.load(Ordering::SeqCst) < steps {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(begun.elapsed() >= step * 900 * PAUSE_FACTOR, "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -91,11 +91,9 @@ fn mend_all(go_on: &dyn Fn(Duration) -> bool) -> io::Result<()> {
     let (mut mended, mut refused) = (false, None);
     for at in maps.lines().filter_map(anonymous).flat_map(|region| region.step_by(HUGE)) {
         let begun = Instant::now();
-        if small_pages(&pages, at)? < SMALL_PAGES_MIN {
-            continue;
-        }
-        match collapse(at) {
-            Ok(()) => mended = true,
+        let worth_it = small_pages(&pages, at)? >= SMALL_PAGES_MIN;
+        match if worth_it { collapse(at) } else { Ok(()) } {
+            Ok(()) => mended |= worth_it,
             // Before Linux 6.1 or without huge pages everywhere, otherwise for memory that is not of that kind.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
             // A page that is busy or gone meanwhile, or no huge page to be had now: the next mending may find one.
