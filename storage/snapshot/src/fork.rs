@@ -216,8 +216,8 @@ impl Child {
     /// How many bytes were copied because the parent wrote to a page that it shared with the child: its minor faults since
     /// the fork, a small page each. A fault for new memory counts as one, so it is rather too much than too little.
     ///
-    /// The child's private pages (`/proc/PID/smaps_rollup`) would be exact, but the kernel walks all page tables for them,
-    /// and the parent's commands stood still for 30 to 50 ms while it did, with half a gigabyte of data.
+    /// The child's private pages (`/proc/PID/smaps_rollup`) would be exact, but for them the kernel walks all page tables, some
+    /// milliseconds for each gigabyte, on a core that commands want.
     pub fn copied_bytes(&self) -> u64 {
         minor_faults().saturating_sub(self.faults_before).saturating_mul(SMALL_PAGE_BYTES)
     }
