@@ -148,6 +148,7 @@ fn unauthenticated_requests_are_bounded() {
         b"AUTH wrong\r\nPING\r\n",
         b"AUTH 'a password'\r\nPING\r\n",
         b"AUTH default 'a password'\r\nPING\r\n",
+        b"AUTH 'a password'\r\nRESET\r\n*11\r\n$4\r\nPING\r\n",
         b"AUTH somebody 'a password'\r\nPING\r\n",
         b"AUTH\r\n",
         b"AUTH a b c\r\n",

@@ -72,6 +72,14 @@ impl Route {
         Self { spec, first_key: first.map(|at| (at, keyspace.hash(args[at]))) }
     }
 
+    /// Whether the command administers the server or the connection, so that what a client may send can be different
+    /// behind it.
+    #[inline]
+    #[must_use]
+    pub fn may_change_limits(&self) -> bool {
+        self.spec.is_some_and(|spec| spec.flags.has(Flags::ADMIN) || spec.flags.has(Flags::NO_AUTH))
+    }
+
     /// The hash of the request's first key.
     #[inline]
     #[must_use]

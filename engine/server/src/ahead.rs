@@ -4,7 +4,8 @@
 use cairn_engine::{Engine, Route};
 use cairn_resp::{Args, Parsed, Parser, ProtocolError};
 
-/// How many requests are looked at together.
+/// How many requests are looked at together. One that may change what a client may send, by its settings or by whether it
+/// has authenticated, is the last of them.
 const REQUESTS: usize = 16;
 
 /// What comes behind the requests in the window.
@@ -57,6 +58,9 @@ impl Window {
                     (request.start, request.end) = (start, start + consumed);
                     start += consumed;
                     self.len += 1;
+                    if request.route.may_change_limits() {
+                        return Ahead::Unknown;
+                    }
                 }
                 Ok(Parsed::Incomplete { at_least }) => return Ahead::Incomplete(at_least),
                 Err(error) if self.len == 0 => return Ahead::Failed(error),
