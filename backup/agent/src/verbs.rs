@@ -83,13 +83,13 @@ async fn create(session: &Arc<Session>, cli: &Cli) -> Result<u8, JobError> {
         keyring,
         durable_lsn: told.as_ref().and_then(|told| told.durable_lsn),
     };
-    let prepared = Prepared::new(options, session.progress()).await?;
+    let prepared = Prepared::new(options).await?;
     if let (Some(told), Some(server)) = (&told, &cli.server) {
         is_its_directory(told, server, &prepared, &dir)?;
     }
     let manifest = match (cli.dry_run, &repository) {
         (false, Some(repository)) => prepared.upload(repository, session.progress()).await?,
-        _ => prepared.manifest().clone(),
+        _ => prepared.check(session.progress()).await?,
     };
     let seconds = started.elapsed().as_secs_f64();
     let document = with(

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use cairn_disk::Disk;
 use cairn_format::Lsn;
 use cairn_seal::Keyring;
+use cairn_snapshot::Passed;
 use cairn_store::StoreError;
-use tokio::task::spawn_blocking;
 
 use crate::manifest::{self, BackupManifest, ObjectEntry, ObjectKind};
-use crate::progress::{Phase, Progress};
+use crate::progress::{Phase, Progress, Silent};
 use crate::repository::{FIRST_MANIFEST, Repository};
+use crate::restore::blocking;
 use crate::source::{Source, SourceFile};
-use crate::stream::FileBody;
+use crate::stream::{Check, FileBody};
 use crate::{JobError, files, moment};
 
 /// What to back up.
@@ -29,29 +30,43 @@ pub struct CreateOptions {
     pub durable_lsn: Option<u64>,
 }
 
-/// A data directory, opened and checked: what a backup would consist of.
+/// A data directory, opened: what a backup would consist of.
 pub struct Prepared {
     source: Source,
     manifest: BackupManifest,
+    disk: Arc<dyn Disk>,
+    keyring: Option<Arc<Keyring>>,
 }
 
 impl Prepared {
-    /// Opens the directory's files and checks them, so that damage is found now and not when it is restored.
+    /// Opens the directory's files.
     ///
     /// # Errors
     /// [`JobError::NoData`], [`JobError::JournalOff`], damage.
-    pub async fn new(options: CreateOptions, progress: Arc<dyn Progress>) -> Result<Self, JobError> {
-        let work = move || {
+    pub async fn new(options: CreateOptions) -> Result<Self, JobError> {
+        blocking(move || {
             let CreateOptions { dir, disk, keyring, durable_lsn } = options;
             let source = Source::open(&*disk, &dir, keyring.as_deref(), durable_lsn.map(Lsn))?;
             if source.manifest.segments.is_empty() {
                 return Err(JobError::JournalOff { place: dir.display().to_string() });
             }
-            check(&*disk, &source, keyring.as_deref(), &*progress)?;
             let manifest = describe(&source);
-            Ok(Self { source, manifest })
-        };
-        spawn_blocking(work).await.map_err(|error| JobError::Task(error.to_string()))?
+            Ok(Self { source, manifest, disk, keyring })
+        })
+        .await
+    }
+
+    /// Reads what would be copied, and copies nothing.
+    ///
+    /// # Errors
+    /// Damage.
+    pub async fn check(self, progress: Arc<dyn Progress>) -> Result<BackupManifest, JobError> {
+        blocking(move || {
+            let Self { source, manifest, disk, keyring } = self;
+            check(&*disk, &source, keyring.as_deref(), &*progress)?;
+            Ok(manifest)
+        })
+        .await
     }
 
     /// The manifest as it would be; checksums are filled in by the upload.
@@ -59,30 +74,32 @@ impl Prepared {
         &self.manifest
     }
 
-    /// Copies the files into the repository, the manifest last, and returns it.
+    /// Copies the files into the repository, the manifest last, and returns it. What is copied is checked on its way, so
+    /// that damage is found now and not when it is restored: what is damaged gets no name.
     ///
     /// # Errors
-    /// Those of the store and of the disk. Without its manifest a backup does not exist, whatever was copied.
+    /// Damage; those of the store and of the disk. Without its manifest a backup does not exist, whatever was copied.
     pub async fn upload(
         self,
         repository: &Repository,
         progress: Arc<dyn Progress>,
     ) -> Result<BackupManifest, JobError> {
-        let Self { source, mut manifest } = self;
+        let Self { source, mut manifest, disk, keyring } = self;
         let folder = format!("lineage/{}/snapshot/{}/", manifest.lineage, manifest.id);
         progress.begin(Phase::Upload, manifest.bytes());
         for (file, entry) in source.files.into_iter().zip(&mut manifest.objects) {
             let key = format!("{folder}{}", entry.name);
-            let (body, checksum) =
-                FileBody::new(file.file, file.path.clone(), file.bytes, Arc::clone(&progress));
-            let stored =
-                repository.store().put_stream(&key, Box::new(body)).await.map_err(|error| match error {
-                    StoreError::Source { source, .. } => JobError::io(&file.path, "read", source),
-                    error => error.into(),
-                })?;
+            let check = on_its_way(&disk, &file, keyring.as_ref());
+            let (body, outcome) =
+                FileBody::new(file.file, file.path.clone(), file.bytes, check, Arc::clone(&progress));
+            let stored = repository.store().put_stream(&key, Box::new(body)).await;
+            let outcome = outcome.take().transpose()?;
+            let stored = stored.map_err(|error| match error {
+                StoreError::Source { source, .. } => JobError::io(&file.path, "read", source),
+                error => error.into(),
+            })?;
             debug_assert_eq!(stored, entry.bytes);
-            let crc =
-                checksum.get().ok_or_else(|| JobError::Task("a body ended without a checksum".to_owned()))?;
+            let crc = outcome.ok_or_else(|| JobError::Task("a body ended without a checksum".to_owned()))?;
             entry.crc32 = format!("{crc:08x}");
         }
         progress.end();
@@ -90,6 +107,24 @@ impl Prepared {
         repository.store().put_bytes(&key, manifest.encode()?).await?;
         Ok(manifest)
     }
+}
+
+/// The check of a snapshot while it is copied.
+fn on_its_way(disk: &Arc<dyn Disk>, file: &SourceFile, keyring: Option<&Arc<Keyring>>) -> Option<Check> {
+    if file.kind != ObjectKind::Snapshot {
+        return None;
+    }
+    let (disk, path, file_id) = (Arc::clone(disk), file.path.clone(), file.file_id);
+    let keyring = keyring.cloned();
+    let passing = files::passing(keyring.as_ref());
+    let verdict = move |passed: Passed| {
+        // A snapshot that was replaced meanwhile was checked by the server when it was written; the copy here is open.
+        if files::is_still(&*disk, &path, file_id) {
+            files::check_passed(&*disk, &path, keyring.as_deref(), &passed, &Silent)?;
+        }
+        Ok(())
+    };
+    Some(Check { passing, verdict: Box::new(verdict) })
 }
 
 /// Reads what is about to be copied.

@@ -7,6 +7,7 @@ use cairn_disk::{Disk, File};
 use cairn_format::manifest::{Manifest, SegmentEntry, SnapshotEntry};
 use cairn_format::{FileId, LineageId, Lsn};
 use cairn_seal::Keyring;
+use cairn_snapshot::{Passed, Passing};
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
@@ -82,9 +83,10 @@ pub async fn restore(
     let (folder, backup) = repository.find(id).await?;
     need_keys(&repository.store().address(&folder), &backup.keys, options.keyring.as_deref())?;
     let mut target = Target::open(Arc::clone(&options.disk), &options.dir, options.force)?;
-    let placed = download(repository, &folder, &backup, &mut target, &*progress).await?;
+    let keyring = options.keyring.as_ref();
+    let (placed, passed) = download(repository, &folder, &backup, &mut target, keyring, &*progress).await?;
     let verified =
-        Verify { options: options.clone(), backup: backup.clone(), placed: placed.clone(), progress };
+        Verify { options: options.clone(), backup: backup.clone(), placed: placed.clone(), passed, progress };
     let end = blocking(move || verified.run()).await?;
     let mut manifest = new_manifest(backup.epoch, backup.databases)?;
     for (object, placed) in backup.objects.iter().zip(&placed) {
@@ -165,14 +167,18 @@ async fn copy_in(
     let (file, placed) = target.create(&format!("snapshot-{:020}.cairn", facts.lsn.0))?;
     progress.begin(Phase::Download, facts.bytes);
     let silent = Arc::new(crate::progress::Silent);
-    let (body, _) = FileBody::new(from, path.to_owned(), facts.bytes, silent);
-    stream::receive(Box::new(body), file, placed.temporary.clone(), facts.bytes, &**progress).await?;
+    let (body, _) = FileBody::new(from, path.to_owned(), facts.bytes, None, silent);
+    let passing = Some(files::passing(options.keyring.as_ref()));
+    let temporary = placed.temporary.clone();
+    let (_, passed) =
+        stream::receive(Box::new(body), file, temporary, facts.bytes, passing, &**progress).await?;
+    let passed = passed.unwrap_or_default();
     progress.end();
     let (options, progress, copy, bytes) =
         (options.clone(), Arc::clone(progress), placed.temporary.clone(), facts.bytes);
     blocking(move || {
         progress.begin(Phase::Verify, bytes);
-        files::check_snapshot(&*options.disk, &copy, options.keyring.as_deref(), &*progress)?;
+        files::check_passed(&*options.disk, &copy, options.keyring.as_deref(), &passed, &*progress)?;
         progress.end();
         Ok(())
     })
@@ -221,13 +227,19 @@ async fn download(
     folder: &str,
     backup: &BackupManifest,
     target: &mut Target,
+    keyring: Option<&Arc<Keyring>>,
     progress: &dyn Progress,
-) -> Result<Vec<Placed>, JobError> {
+) -> Result<(Vec<Placed>, Option<Passed>), JobError> {
     progress.begin(Phase::Download, backup.bytes());
     let mut all = Vec::new();
+    let mut snapshot = None;
     for object in &backup.objects {
         let (file, placed) = target.create(&object.file)?;
-        fetch(repository, folder, object, Arc::clone(&file), placed.temporary.clone(), progress).await?;
+        let passing = (object.kind == ObjectKind::Snapshot).then(|| files::passing(keyring));
+        let temporary = placed.temporary.clone();
+        let passed =
+            fetch(repository, folder, object, Arc::clone(&file), temporary, passing, progress).await?;
+        snapshot = snapshot.or(passed);
         let last = all.len() + 1 == backup.objects.len();
         if last {
             extend(object, file, placed.temporary.clone()).await?;
@@ -235,7 +247,7 @@ async fn download(
         all.push(placed);
     }
     progress.end();
-    Ok(all)
+    Ok((all, snapshot))
 }
 
 /// Gives the last segment its full length: a shorter one would count as cut.
@@ -252,20 +264,22 @@ pub(crate) async fn extend(object: &ObjectEntry, file: Arc<dyn File>, path: Path
     .await
 }
 
-/// Downloads one object into an empty file and holds it to its manifest.
+/// Downloads one object into an empty file and holds it to its manifest; gives what `passing` saw of it.
 pub(crate) async fn fetch(
     repository: &Repository,
     folder: &str,
     object: &ObjectEntry,
     file: Arc<dyn File>,
     path: PathBuf,
+    passing: Option<Passing>,
     progress: &dyn Progress,
-) -> Result<(), JobError> {
+) -> Result<Option<Passed>, JobError> {
     let key = format!("{folder}{}", object.name);
     let url = repository.store().address(&key);
     let body = open_object(repository, &key).await?;
-    let received = stream::receive(body, file, path, object.bytes, progress).await?;
-    hold_to(object, received, url)
+    let (received, passed) = stream::receive(body, file, path, object.bytes, passing, progress).await?;
+    hold_to(object, received, url)?;
+    Ok(passed)
 }
 
 /// Opens an object that a manifest names: that it is not there is damage.
@@ -302,6 +316,8 @@ struct Verify {
     options: RestoreOptions,
     backup: BackupManifest,
     placed: Vec<Placed>,
+    /// The snapshot, as it was seen when it was written.
+    passed: Option<Passed>,
     progress: Arc<dyn Progress>,
 }
 
@@ -316,6 +332,7 @@ impl Verify {
             &*self.options.disk,
             &self.backup,
             &paths,
+            self.passed.as_ref(),
             self.options.keyring.as_deref(),
             &*self.progress,
         )?;

@@ -1,11 +1,13 @@
 //! Files as streams: read into a store, written out of one, with their checksums, in bounded memory.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use cairn_disk::File;
-use cairn_store::{Body, BoxBody, BoxFuture, StoreError};
+use cairn_snapshot::{Passed, Passing};
+use cairn_store::{Body, BoxBody, BoxFuture, EarlySync, StoreError};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
@@ -24,48 +26,81 @@ pub(crate) struct FileBody {
     progress: Arc<dyn Progress>,
 }
 
-/// The CRC-32 of a body that has been read to its end.
+/// What became of a body: the CRC-32 of one that was read to its end, or what is wrong with it.
 #[derive(Clone, Default)]
-pub(crate) struct Checksum(Arc<Mutex<Option<u32>>>);
+pub(crate) struct Outcome(Arc<Mutex<Option<Result<u32, JobError>>>>);
 
-impl Checksum {
-    pub(crate) fn get(&self) -> Option<u32> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Outcome {
+    pub(crate) fn take(&self) -> Option<Result<u32, JobError>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set(&self, outcome: Result<u32, JobError>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     }
 }
 
+/// A look at the bytes of a body while they pass, with a verdict at the end.
+pub(crate) struct Check {
+    pub(crate) passing: Passing,
+    /// Says what is wrong. Until it has spoken the body does not end, so that nothing bad gets a name.
+    pub(crate) verdict: Box<dyn FnOnce(Passed) -> Result<(), JobError> + Send>,
+}
+
 impl FileBody {
+    /// With a `check`, a body that does not pass it ends with an error, which the outcome tells.
     pub(crate) fn new(
         file: Arc<dyn File>,
         path: PathBuf,
         length: u64,
+        check: Option<Check>,
         progress: Arc<dyn Progress>,
-    ) -> (Self, Checksum) {
+    ) -> (Self, Outcome) {
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
-        let checksum = Checksum::default();
-        let result = checksum.clone();
+        let outcome = Outcome::default();
+        let told = outcome.clone();
         spawn_blocking(move || {
-            let mut crc = crc32fast::Hasher::new();
-            let mut at = 0;
-            while at < length {
-                let mut chunk = vec![0; usize::try_from(CHUNK_BYTES.min(length - at)).unwrap_or_default()];
-                let read = file.read_exact_at(&mut chunk, at);
-                crc.update(&chunk);
-                at += chunk.len() as u64;
-                let failed = read.is_err();
-                if at == length && !failed {
-                    *result.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(crc.clone().finalize());
-                }
-                let sent = read
-                    .map(|()| Bytes::from(chunk))
-                    .map_err(|source| StoreError::Source { url: path.display().to_string(), source });
-                if sender.blocking_send(sent).is_err() || failed {
-                    return;
-                }
+            let failed = |source| StoreError::Source { url: path.display().to_string(), source };
+            let read = read(&*file, length, check, &told, |chunk| sender.blocking_send(Ok(chunk)).is_ok());
+            if let Err(source) = read {
+                let _ = sender.blocking_send(Err(failed(source)));
             }
         });
-        (Self { length, chunks, progress }, checksum)
+        (Self { length, chunks, progress }, outcome)
     }
+}
+
+/// Reads a file to the end of its first `length` bytes, or until nobody takes them any more.
+fn read(
+    file: &dyn File,
+    length: u64,
+    mut check: Option<Check>,
+    outcome: &Outcome,
+    mut give: impl FnMut(Bytes) -> bool,
+) -> io::Result<()> {
+    let mut crc = crc32fast::Hasher::new();
+    let mut at = 0;
+    while at < length {
+        let mut chunk = vec![0; usize::try_from(CHUNK_BYTES.min(length - at)).unwrap_or_default()];
+        file.read_exact_at(&mut chunk, at)?;
+        crc.update(&chunk);
+        at += chunk.len() as u64;
+        if let Some(check) = &mut check {
+            check.passing.take(&chunk);
+        }
+        if at == length {
+            let verdict = check.take().map_or(Ok(()), |check| (check.verdict)(check.passing.finish()));
+            let sound = verdict.is_ok();
+            outcome.set(verdict.map(|()| crc.clone().finalize()));
+            if !sound {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        if !give(Bytes::from(chunk)) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl Body for FileBody {
@@ -102,14 +137,15 @@ pub(crate) async fn digest(mut body: BoxBody, progress: &dyn Progress) -> Result
 }
 
 /// Writes a body into an empty file and syncs it. No more than `bytes_max` are written: an object that is longer than its
-/// manifest says is damaged, and shall not fill the disk.
+/// manifest says is damaged, and shall not fill the disk. `passing` sees what was written.
 pub(crate) async fn receive(
     mut body: BoxBody,
     file: Arc<dyn File>,
     path: PathBuf,
     bytes_max: u64,
+    mut passing: Option<Passing>,
     progress: &dyn Progress,
-) -> Result<Received, JobError> {
+) -> Result<(Received, Option<Passed>), JobError> {
     let (sender, mut chunks) = mpsc::channel::<Bytes>(CHUNKS_WAITING);
     let writer = spawn_blocking(move || {
         let failed = |source| JobError::write(&path, bytes_max, source);
@@ -119,13 +155,21 @@ pub(crate) async fn receive(
         }
         let mut crc = crc32fast::Hasher::new();
         let mut at = 0;
+        let syncing = Arc::clone(&file);
+        let mut early = EarlySync::new(move || syncing.sync_data());
         while let Some(chunk) = chunks.blocking_recv() {
             file.write_at(&chunk, at).map_err(failed)?;
+            early.wrote(chunk.len());
             crc.update(&chunk);
             at += chunk.len() as u64;
+            if let Some(passing) = &mut passing {
+                passing.take(&chunk);
+            }
         }
+        files::io(&path, "sync", early.end())?;
         files::io(&path, "sync", file.sync_all())?;
-        Ok::<_, JobError>(Received { bytes: at, crc: crc.finalize() })
+        let passed = passing.map(Passing::finish);
+        Ok::<_, JobError>((Received { bytes: at, crc: crc.finalize() }, passed))
     });
     let mut bytes = 0;
     let mut read = Ok(());
@@ -147,7 +191,7 @@ pub(crate) async fn receive(
         }
     }
     drop(sender);
-    let written = writer.await.map_err(|error| JobError::Task(error.to_string()))??;
+    let (written, passed) = writer.await.map_err(|error| JobError::Task(error.to_string()))??;
     read?;
-    Ok(Received { bytes, ..written })
+    Ok((Received { bytes, ..written }, passed))
 }

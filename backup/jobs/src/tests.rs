@@ -157,7 +157,7 @@ async fn back_up(
     keyring: Option<Arc<Keyring>>,
 ) -> Result<BackupManifest, JobError> {
     let options = CreateOptions { dir: dir.to_owned(), disk: Arc::new(RealDisk), keyring, durable_lsn: None };
-    Prepared::new(options, Arc::new(Silent)).await?.upload(repository, Arc::new(Silent)).await
+    Prepared::new(options).await?.upload(repository, Arc::new(Silent)).await
 }
 
 /// What a server would read from a directory: LSNs and effects, the snapshot's LSN first.
@@ -413,6 +413,33 @@ async fn an_upload_that_fails_is_no_backup() {
         let error = data.back_up(&repository).await.unwrap_err();
         assert_eq!(error.exit_code(), 1, "{part}: {error}");
         assert!(repository.backups().await.unwrap().is_empty(), "{part}");
+    }
+}
+
+/// A snapshot is checked while it is uploaded: one that is damaged must still not become an object.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_snapshot_gets_no_name_in_the_repository() {
+    for keyring in [None, Some(keyring())] {
+        let dir = tempfile::tempdir().unwrap();
+        let data = Data::new(&dir.path().join("data"), keyring);
+        data.write("x");
+        data.snapshot();
+        let path = data.book.dir.join(manifest_of(&data).snapshot.unwrap().name);
+        let root = dir.path().join("repository");
+        let repository = local(&root).await;
+        let whole = std::fs::read(&path).unwrap();
+        for at in [20, 13_000, whole.len() / 2, whole.len() - 3] {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 4;
+            std::fs::write(&path, flipped).unwrap();
+            let error = data.back_up(&repository).await.unwrap_err();
+            assert_eq!(error.exit_code(), 13, "byte {at}: {error}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            let objects = repository.store().list("lineage/").await.unwrap();
+            assert!(objects.is_empty(), "byte {at}: {objects:?}");
+        }
+        std::fs::write(&path, whole).unwrap();
+        data.back_up(&repository).await.unwrap();
     }
 }
 

@@ -188,8 +188,10 @@ async fn look_inside(
     let (manifest, options, progress) = (manifest.clone(), options.clone(), Arc::clone(progress));
     let checked = blocking(move || {
         progress.begin(Phase::Verify, manifest.bytes());
-        let checked =
-            files::check_backup(&*options.disk, &manifest, &paths, options.keyring.as_deref(), &*progress)?;
+        let checked = {
+            let keyring = options.keyring.as_deref();
+            files::check_backup(&*options.disk, &manifest, &paths, None, keyring, &*progress)?
+        };
         progress.end();
         Ok(checked)
     })
@@ -220,9 +222,9 @@ async fn copy(
     progress: &dyn Progress,
 ) -> Result<(), JobError> {
     let file = files::io(&path, "create", options.disk.create_new(&path))?;
-    let fetched = fetch(repository, folder, object, Arc::clone(&file), path.clone(), progress).await;
+    let fetched = fetch(repository, folder, object, Arc::clone(&file), path.clone(), None, progress).await;
     if last {
         extend(object, file, path).await?;
     }
-    fetched
+    fetched.map(|_| ())
 }

@@ -14,6 +14,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod body;
+mod early;
 mod error;
 mod faulty;
 mod local;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use body::{Body, BoxBody, BytesBody, read_all};
+pub use early::EarlySync;
 pub use error::StoreError;
 pub use faulty::{Fault, FaultyStore};
 pub use local::LocalStore;

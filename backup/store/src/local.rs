@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use crate::{Body, BoxBody, BoxFuture, ObjectMeta, ObjectStore, StoreError};
+use crate::{Body, BoxBody, BoxFuture, EarlySync, ObjectMeta, ObjectStore, StoreError};
 
 /// Bytes read from a file at a time.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -221,13 +221,19 @@ fn write_object(
     }
     let temporary = Temporary::create(&temporaries)?;
     let mut file = &temporary.file;
+    let syncing = file.try_clone()?;
+    let mut early = EarlySync::new(move || syncing.sync_data());
     loop {
         match chunks.blocking_recv() {
-            Some(Message::Bytes(bytes)) => file.write_all(&bytes)?,
+            Some(Message::Bytes(bytes)) => {
+                file.write_all(&bytes)?;
+                early.wrote(bytes.len());
+            }
             Some(Message::Commit) => break,
             None => return Ok(()),
         }
     }
+    early.end()?;
     file.sync_all()?;
     fs::hard_link(&temporary.path, path)?;
     sync_dir(folder)

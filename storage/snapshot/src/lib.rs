@@ -20,6 +20,7 @@
 
 mod error;
 mod fork;
+mod passing;
 mod progress;
 mod reader;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use cairn_format::Lsn;
 
 pub use error::{ChildError, LoadError, SnapshotError};
 pub use fork::{Child, ChildPipe, fork_child, fork_writer};
+pub use passing::{Passed, Passing};
 pub use progress::{Progress, Summary};
 pub use reader::{Block, Container, Depth};
 pub use writer::{BlockWriter, Source, WriteParams, write_container};

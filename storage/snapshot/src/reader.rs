@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use cairn_disk::{Disk, Mapping};
+use cairn_disk::{Disk, MapFault, Mapping};
 use cairn_format::container::{BLOCK_HEADER_BYTES, BlockHeader, FOOTER_BYTES, Footer, Index, IndexEntry};
 use cairn_format::header::{Body, Identity, KeySlot, Magic, decode_header};
 use cairn_format::wire::check_trailing_crc;
@@ -104,6 +104,15 @@ impl Container {
     /// The length of the file in bytes.
     pub fn bytes(&self) -> u64 {
         self.mapping.bytes().len() as u64
+    }
+
+    pub(crate) fn mapped(&self) -> &[u8] {
+        self.mapping.bytes()
+    }
+
+    /// An error when a page of the file could not be read.
+    pub(crate) fn check_map(&self) -> Result<(), MapFault> {
+        self.mapping.check()
     }
 
     /// Page 0 of the header.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cairn_disk::{Disk, FaultyDisk, RealDisk, Survival};
@@ -263,6 +263,44 @@ fn every_flipped_byte_is_refused() {
             disk.damage(&path, |bytes| bytes[at] ^= 1 << (at % 8));
         }
         assert_eq!(read_all(&disk, &path, keyring).unwrap(), expected(&parts));
+    }
+}
+
+fn passed(bytes: &[u8], pieces: usize, keyring: Option<&Arc<Keyring>>) -> Passed {
+    let mut passing = Passing::new(keyring.cloned(), 2);
+    bytes.chunks(pieces).for_each(|piece| passing.take(piece));
+    passing.finish()
+}
+
+#[test]
+fn a_container_that_passes_by_is_verified_like_one_that_lies_there() {
+    let keyring = Arc::new(Keyring::generate().unwrap());
+    let other = Arc::new(Keyring::generate().unwrap());
+    for keyring in [None, Some(&keyring)] {
+        for parts in [Parts(Vec::new()), Parts::small(), Parts::large()] {
+            let disk = disk();
+            let path = write(&disk, Path::new("/d"), keyring.map(|keyring| &**keyring), &parts);
+            let container = Container::open(&disk, &path, keyring.map(|keyring| &**keyring)).unwrap();
+            let bytes = disk.map(&path).unwrap().bytes().to_vec();
+            for pieces in [7, 4096, 1 << 20, bytes.len()] {
+                assert!(container.is_passed(&passed(&bytes, pieces, keyring)), "{pieces}");
+            }
+            assert!(!container.is_passed(&Passed::default()));
+            let mut longer = bytes.clone();
+            longer.push(0);
+            assert!(!container.is_passed(&passed(&longer, 4096, keyring)));
+            for at in places(bytes.len()).step_by(bytes.len() / 300) {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1;
+                assert!(!container.is_passed(&passed(&flipped, 65_536, keyring)), "byte {at}");
+                assert!(!container.is_passed(&passed(&bytes[..at], 65_536, keyring)), "cut at {at}");
+            }
+            if keyring.is_some() {
+                assert!(!container.is_passed(&passed(&bytes, 4096, Some(&other))), "another key");
+                let closed = Container::open_without_key(&disk, &path).unwrap();
+                assert!(closed.is_passed(&passed(&bytes, 4096, None)), "its checksums are right");
+            }
+        }
     }
 }
 
