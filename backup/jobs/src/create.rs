@@ -1,6 +1,7 @@
 //! Making a backup.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -118,11 +119,15 @@ fn on_its_way(disk: &Arc<dyn Disk>, file: &SourceFile, keyring: Option<&Arc<Keyr
     let keyring = keyring.cloned();
     let passing = files::passing(keyring.as_ref());
     let verdict = move |passed: Passed| {
-        // A snapshot that was replaced meanwhile was checked by the server when it was written; the copy here is open.
         if files::is_still(&*disk, &path, file_id) {
-            files::check_passed(&*disk, &path, keyring.as_deref(), &passed, &Silent)?;
+            return files::check_passed(&*disk, &path, keyring.as_deref(), &passed, &Silent).map(drop);
         }
-        Ok(())
+        // A newer snapshot took its place meanwhile, so there is no file any more to say what is wrong with.
+        if passed.blocks_are_sound() {
+            return Ok(());
+        }
+        let why = "what was copied could not be verified, and a newer snapshot has taken its place: run the backup again";
+        Err(JobError::io(&path, "verify", io::Error::other(why)))
     };
     Some(Check { passing, verdict: Box::new(verdict) })
 }

@@ -367,9 +367,9 @@ impl Engine {
 
     /// With `appendfsync always`: writes and syncs what is pending on this thread, where that is quick; see
     /// [`cairn_journal::Journal::lead`].
-    pub fn lead(&self) {
+    pub fn lead(&self, aside: impl FnOnce(&mut dyn FnMut())) {
         if let Some(journal) = self.0.log.journal() {
-            journal.lead();
+            journal.lead(aside);
         }
     }
 

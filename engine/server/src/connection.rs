@@ -263,7 +263,8 @@ async fn wait_durable(server: &Server, lsn: Lsn) -> Result<(), Poisoned> {
         // Those who are ready run first, so that one sync serves them too.
         tokio::task::yield_now().await;
         if engine.durable() < lsn {
-            engine.lead();
+            // Another thread takes over this one's connections: a disk that hangs must not silence them.
+            engine.lead(|write| tokio::task::block_in_place(write));
         }
         if engine.durable() >= lsn {
             return Ok(());

@@ -271,11 +271,13 @@ impl Journal {
     /// In `always` mode: writes and syncs what is pending on this thread, if the disk has been quick lately, nobody else
     /// is writing and there is nothing about it that could take long. Whether what the caller needs is durable then is to
     /// be looked at: where it is not, wait for it. To be called when others that were ready have run too.
-    pub fn lead(&self) {
+    ///
+    /// What may block is given to `aside`, since even a quick disk may hang one day: nobody else's work may wait for it.
+    pub fn lead(&self, aside: impl FnOnce(&mut dyn FnMut())) {
         if self.shared.fsync() == Fsync::Always
             && let Some(mut writer) = self.writer.try_lock()
         {
-            writer.lead();
+            writer.lead(aside);
         }
     }
 

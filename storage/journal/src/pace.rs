@@ -16,7 +16,7 @@ pub(crate) struct Pace {
     last_commits: [u32; 2],
 }
 
-/// A leader's other connections wait for its sync, so it leads only where syncs take no longer than a few commands do.
+/// A leader is a thread that others would use meanwhile, so it leads only where syncs take no longer than a few commands do.
 const QUICK: Duration = Duration::from_micros(500);
 /// A sync that was not quick sends all to the writer thread until so many were.
 const DOUBTS: u32 = 200;

@@ -70,6 +70,8 @@ pub(crate) struct Writer {
     poisoned: bool,
     /// Why a leader's write or sync failed: the file is to be abandoned before anything else is done.
     failed: Option<io::Error>,
+    /// Set while a leader writes. Whoever holds the writer and finds it set knows that the leader panicked.
+    leading: bool,
     pace: Pace,
     /// Files that hold nothing of the journal any more, to be removed once the manifest names another in their place.
     abandoned: Vec<std::path::PathBuf>,
@@ -189,6 +191,7 @@ impl Writer {
             rescuing: false,
             poisoned: false,
             failed: None,
+            leading: false,
             pace: Pace::default(),
             abandoned: Vec::new(),
             stamps: Vec::new(),
@@ -209,6 +212,7 @@ impl Writer {
         if pending.stop {
             return Next::Work(Work::Stop { group: self.take(pending) });
         }
+        self.poisoned |= self.leading;
         if self.poisoned {
             return Next::Wait(None);
         }
@@ -365,7 +369,8 @@ impl Writer {
     /// In `always` mode: writes and syncs what is pending on the calling thread, which then need not wait for another one
     /// to wake up, do it and wake it in turn. Does nothing where that could take long: see [`Pace`]; whatever needs a new
     /// segment, and whatever follows a failure, is the writer thread's.
-    pub(crate) fn lead(&mut self) {
+    /// `aside` runs what may block, however the caller's other work is kept from waiting for it.
+    pub(crate) fn lead(&mut self, aside: impl FnOnce(&mut dyn FnMut())) {
         let shared = Arc::clone(&self.shared);
         let guard = ClosesOnPanic(Arc::clone(&shared));
         let group = {
@@ -376,7 +381,14 @@ impl Writer {
             }
             self.take(&mut pending)
         };
-        if let Err(error) = self.write_whole(group, true) {
+        self.leading = true;
+        let (mut group, mut outcome) = (Some(group), Ok(()));
+        let mut write = || outcome = group.take().map_or(Ok(()), |group| self.write_whole(group, true));
+        aside(&mut write);
+        // What was taken must be written, whatever `aside` did.
+        write();
+        self.leading = false;
+        if let Err(error) = outcome {
             self.failed = Some(error);
             shared.wake_writer();
         }

@@ -151,6 +151,14 @@ impl Passing {
     }
 }
 
+impl Passed {
+    /// Whether every block was sound and an index came behind them. What the index says is for [`Container::is_passed`].
+    #[must_use]
+    pub fn blocks_are_sound(&self) -> bool {
+        self.sound
+    }
+}
+
 impl Container {
     /// Whether what passed by was this container, and its blocks were found to be what the index says, as
     /// [`Container::verify`] finds it.

@@ -19,7 +19,7 @@ fn trusting(world: &mut World, model: &mut Model) -> Arc<Journal> {
 fn lead(journal: &Journal, model: &mut Model, seed: u64) -> (Lsn, bool) {
     let end = model.append(journal, 0, effect(seed, LEAD_BYTES_MIN), seed);
     assert!(journal.is_worth_leading() || journal.durable() >= end);
-    journal.lead();
+    journal.lead(|write| write());
     (end, journal.durable() >= end)
 }
 
