@@ -14,7 +14,8 @@
  *   CAIRN_SHIM_SEED          seed of that choice
  *   CAIRN_SHIM_ENOSPC_AFTER  bytes that files below the directory may newly allocate; then ENOSPC
  *   CAIRN_SHIM_CONTROL       a directory in which the test leaves marks while the server runs: "ignore-sync" makes
- *                            syncs succeed and do nothing, "disk-full" makes every allocation fail with ENOSPC
+ *                            syncs succeed and do nothing, "disk-full" makes every allocation fail with ENOSPC,
+ *                            "hang-sync" lets no sync return while it stands
  *
  * Rules of the image: a write reaches it when fsync or fdatasync of that file returns, from whichever process shares
  * this start (the dirty ranges lie in memory shared with forked children). A name, its removal or its change reaches
@@ -444,6 +445,7 @@ int posix_fallocate64(int fd, off64_t at, off64_t length) { return posix_falloca
 
 static int synced(int fd, long call) {
     struct stat st;
+    while (marked("hang-sync")) usleep(1000);
     if (!shared) return (int)syscall(call, fd);
     if (marked("ignore-sync")) return 0;
     lock();

@@ -217,3 +217,37 @@ fn a_server_that_does_not_sync_is_found_out() {
     println!("found out: {loss}");
     assert!(loss.contains("lost") || loss.contains("instead of") || loss.contains("a reader saw"), "{loss}");
 }
+
+/// A disk that hangs holds up those who wait for it and nobody else, even where one thread serves all connections.
+#[test]
+fn a_sync_that_hangs_silences_nobody() {
+    // In memory, where syncs are quick: connections then write and sync for each other.
+    let home = tempfile::tempdir_in("/dev/shm").expect("a temporary directory in memory");
+    let data = home.path().join("data");
+    let shim = Shim::new(&data);
+    let setup = Setup::cairn(&data).journal("always").with("server-threads", "1");
+    // So many in flight that it is worth it.
+    let mut ledgers: Vec<_> = (0..CONNECTIONS).map(|connection| Ledger::new(connection, 64)).collect();
+    let server = setup.clone().env(shim.full_disk(None)).start();
+    let seen = write_until_killed(server, &mut ledgers, &mut Random::new(1), |server| {
+        let syncs = || server.info("cairn_journal_syncs").and_then(|text| text.parse::<u64>().ok());
+        for _ in 0..counts::of(5, 50) {
+            let before = syncs();
+            let go_on = cairn_tests::process::await_some(Duration::from_secs(60), || {
+                (syncs() > before.map(|count| count + 300)).then_some(())
+            });
+            assert!(go_on.is_some(), "the writers get nowhere");
+            shim.mark("hang-sync");
+            let hangs = cairn_tests::process::await_some(Duration::from_secs(60), || {
+                let age = server.info("cairn_journal_oldest_unsynced_ms")?.parse::<u64>().ok()?;
+                (age >= 50).then_some(())
+            });
+            assert!(hangs.is_some(), "INFO does not tell that the disk hangs");
+            assert_eq!(server.connect().ask("PING").text(), "PONG");
+            shim.unmark("hang-sync");
+        }
+    });
+    let server = setup.start();
+    judge(&server, &mut ledgers, &seen).expect("nothing acknowledged is lost");
+    server.stop();
+}
