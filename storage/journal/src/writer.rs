@@ -383,7 +383,11 @@ impl Writer {
         };
         self.leading = true;
         let (mut group, mut outcome) = (Some(group), Ok(()));
-        let mut write = || outcome = group.take().map_or(Ok(()), |group| self.write_whole(group, true));
+        let mut write = || {
+            if let Some(group) = group.take() {
+                outcome = self.write_whole(group, true);
+            }
+        };
         aside(&mut write);
         // What was taken must be written, whatever `aside` did.
         write();

@@ -7,7 +7,8 @@ use crate::writer::LEAD_BYTES_MIN;
 fn trusting(world: &mut World, model: &mut Model) -> Arc<Journal> {
     world.segment_bytes = 16 << 20;
     let journal = world.begin();
-    eventually("room", || granted(&journal, 1 << 20));
+    // Until the next segment is there too, its syncs are among those that a test lets fail.
+    eventually("the next segment", || granted(&journal, 20 << 20));
     for seed in 0..50 {
         let end = model.append(&journal, 0, effect(seed, 100), seed);
         journal.block_until_durable(end).expect("durable");
@@ -27,13 +28,13 @@ fn lead(journal: &Journal, model: &mut Model, seed: u64) -> (Lsn, bool) {
 fn what_is_led_is_durable_when_the_call_returns() {
     let (mut world, mut model) = (World::new(Fsync::Always, true), Model::default());
     let journal = trusting(&mut world, &mut model);
-    // The writer thread may be quicker now and then, and is then waited for.
-    let led = (100..200).filter(|seed| {
+    // The writer thread may be quicker now and then, or the machine so slow that nobody leads for a while.
+    let led = (100..2_000).filter(|seed| {
         let (end, at_once) = lead(&journal, &mut model, *seed);
         journal.block_until_durable(end).expect("durable");
         at_once
     });
-    assert!(led.count() > 50);
+    assert_eq!(led.take(20).count(), 20);
     let image = world.disk.crash(cairn_disk::Survival::Nothing);
     let (stream, report) = world.scan_image(&image).expect("scan");
     assert_eq!(report.end, journal.durable());
