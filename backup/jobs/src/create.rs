@@ -119,8 +119,9 @@ fn on_its_way(disk: &Arc<dyn Disk>, file: &SourceFile, keyring: Option<&Arc<Keyr
     let keyring = keyring.cloned();
     let passing = files::passing(keyring.as_ref());
     let verdict = move |passed: Passed| {
-        if files::is_still(&*disk, &path, file_id) {
-            return files::check_passed(&*disk, &path, keyring.as_deref(), &passed, &Silent).map(drop);
+        let checked = files::check_passed(&*disk, &path, keyring.as_deref(), &passed, &Silent).map(drop);
+        if checked.is_ok() || files::is_still(&*disk, &path, file_id) {
+            return checked;
         }
         // A newer snapshot took its place meanwhile, so there is no file any more to say what is wrong with.
         if passed.blocks_are_sound() {
@@ -142,9 +143,11 @@ fn check(
     let snapshots = || source.files.iter().filter(|file| file.kind == ObjectKind::Snapshot);
     progress.begin(Phase::Check, snapshots().map(|file| file.bytes).sum());
     for file in snapshots() {
-        // A snapshot that was replaced meanwhile was checked by the server when it was written; the copy here is open.
-        if files::is_still(disk, &file.path, file.file_id) {
-            files::check_snapshot(disk, &file.path, keyring, progress)?;
+        // A snapshot that was replaced meanwhile, even while it is read here, was checked by the server when it was
+        // written; the copy that would be made is open.
+        let checked = files::check_snapshot(disk, &file.path, keyring, progress);
+        if checked.is_err() && files::is_still(disk, &file.path, file.file_id) {
+            checked?;
         }
     }
     progress.end();

@@ -12,7 +12,7 @@ use cairn_disk::Disk;
 use cairn_format::header::{Identity, Magic};
 use cairn_format::manifest::SegmentEntry;
 use cairn_format::{FileId, Lsn, PAGE};
-use cairn_journal::{ScanError, reader, scan};
+use cairn_journal::{DurablePrefix, OpenSegment, ScanError, durable_prefix, scan};
 use cairn_seal::Keyring;
 use cairn_snapshot::{Container, Depth, Passed, Passing};
 
@@ -128,6 +128,8 @@ pub(crate) fn is_still(disk: &dyn Disk, path: &Path, file_id: FileId) -> bool {
 pub(crate) struct SegmentPart {
     pub(crate) end: Lsn,
     pub(crate) bytes: u64,
+    /// The length it was preallocated with, where a frame tells it.
+    pub(crate) allocated_bytes: Option<u64>,
 }
 
 /// How much of a segment is durable for certain; of a segment that has a successor, what lies before that.
@@ -136,24 +138,29 @@ pub(crate) struct SegmentPart {
 /// after them says so, which on a quiet server is an empty one a moment later. That moment is waited for.
 /// `told` is the durable LSN that the server told, if one was asked.
 pub(crate) fn segment_part(
-    disk: &dyn Disk,
+    segment: &mut OpenSegment,
     path: &Path,
     next: Option<Lsn>,
     told: Option<Lsn>,
 ) -> Result<SegmentPart, JobError> {
+    let part = |prefix: &DurablePrefix| SegmentPart {
+        end: prefix.end,
+        bytes: prefix.file_bytes,
+        allocated_bytes: prefix.allocated_bytes,
+    };
     if let Some(next) = next {
-        let prefix = reader::durable_prefix(disk, path, next)?;
+        let prefix = segment.durable_prefix(next)?;
         agree(path, "end of the segment", next.0, prefix.end.0)?;
-        return Ok(SegmentPart { end: prefix.end, bytes: prefix.file_bytes });
+        return Ok(part(&prefix));
     }
     let began = Instant::now();
     // Whole frames there are now; a half-written one ends them, and is nobody's fault.
-    let written = reader::durable_prefix(disk, path, Lsn(u64::MAX)).map(|prefix| prefix.end);
+    let written = segment.durable_prefix(Lsn(u64::MAX)).map(|prefix| prefix.end);
     loop {
-        let prefix = reader::durable_prefix(disk, path, told.unwrap_or(Lsn::ZERO))?;
+        let prefix = segment.durable_prefix(told.unwrap_or(Lsn::ZERO))?;
         let known = told.is_some() || written.as_ref().is_ok_and(|written| prefix.end >= *written);
         if known || began.elapsed() >= STATED_WITHIN {
-            return Ok(SegmentPart { end: prefix.end, bytes: prefix.file_bytes });
+            return Ok(part(&prefix));
         }
         thread::sleep(Duration::from_millis(10));
     }
@@ -194,7 +201,7 @@ pub(crate) fn check_backup(
         || backup.objects.iter().zip(paths).filter(|(object, _)| object.kind == ObjectKind::Journal);
     if keyring.is_none() && segments().any(|(object, _)| object.key.is_some()) {
         for (object, path) in segments() {
-            let prefix = reader::durable_prefix(disk, path, Lsn(object.end_lsn))?;
+            let prefix = durable_prefix(disk, path, Lsn(object.end_lsn))?;
             agree(path, "end of the segment", object.end_lsn, prefix.end.0)?;
             progress.advance(object.bytes);
         }

@@ -11,6 +11,7 @@ use cairn_disk::{Disk, File};
 use cairn_format::header::{Magic, decode_header};
 use cairn_format::manifest::Manifest;
 use cairn_format::{FileId, HEADER_BYTES, Lsn};
+use cairn_journal::OpenSegment;
 use cairn_seal::Keyring;
 
 use crate::manifest::ObjectKind;
@@ -82,6 +83,8 @@ impl Source {
             (source.bytes, source.end_lsn, source.entries) = (entry.bytes, entry.lsn, entry.entries);
             opened.push(source);
         }
+        // All are opened before the first is read: only that has to be quicker than the server's trimming.
+        let mut segments = Vec::new();
         for (index, entry) in manifest.segments.iter().enumerate() {
             let next = manifest.segments.get(index + 1).map(|next| next.first_lsn);
             // Everything in it is in the snapshot already; the server is about to remove it.
@@ -89,10 +92,14 @@ impl Source {
                 continue;
             }
             let mut source = open_file(disk, dir, &entry.name, ObjectKind::Journal, entry.file_id)?;
-            let mut part = files::segment_part(disk, &source.path, next, told)?;
+            source.first_lsn = entry.first_lsn;
+            segments.push((OpenSegment::open(disk, &source.path)?, source, next));
+        }
+        for (mut segment, mut source, next) in segments {
+            let mut part = files::segment_part(&mut segment, &source.path, next, told)?;
             if next.is_none() && part.end < from {
                 // A snapshot is named only when the journal up to it is durable, so it tells what no frame tells yet.
-                part = files::segment_part(disk, &source.path, next, Some(from))?;
+                part = files::segment_part(&mut segment, &source.path, next, Some(from))?;
                 if part.end < from {
                     return Err(damaged(
                         &source.path,
@@ -102,7 +109,11 @@ impl Source {
                     ));
                 }
             }
-            (source.bytes, source.first_lsn, source.end_lsn) = (part.bytes, entry.first_lsn, part.end);
+            (source.bytes, source.end_lsn) = (part.bytes, part.end);
+            if next.is_none() {
+                // It may have been cut to its frames by now: as the last one of a directory it has its first length.
+                source.file_bytes = part.allocated_bytes.unwrap_or(source.file_bytes);
+            }
             opened.push(source);
         }
         Ok(opened)

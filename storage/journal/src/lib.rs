@@ -35,6 +35,6 @@ mod writer;
 
 pub use error::{AdmitError, Damage, JournalError, Poisoned, ScanError};
 pub use journal::{Catalog, Fsync, Journal, Options, Resume, Status, Tail};
-pub use reader::{DurablePrefix, Frame, SegmentReader, durable_prefix};
+pub use reader::{DurablePrefix, Frame, OpenSegment, SegmentReader, durable_prefix};
 pub use scan::{Cut, ScanReport, Sink, scan};
 pub use wait::{Admission, AdmissionWait, Permit, WaitDurable};

@@ -219,7 +219,12 @@ impl SegmentReader {
         let mut logical = std::mem::take(&mut self.logical);
         let found = self.frame_at(self.place.offset, &mut logical);
         self.logical = logical;
-        self.check_map()?;
+        // A fault behind the frame is nothing to it.
+        let end = match &found {
+            Found::Whole(header) => self.place.offset + header.physical_bytes(),
+            _ => usize::MAX,
+        };
+        self.mapping.check().or_else(|fault| if fault.offset < end as u64 { Err(fault) } else { Ok(()) })?;
         let header = match found {
             Found::Whole(header) => header,
             Found::Nothing | Found::Unfinished(_) => return Ok(None),
@@ -409,49 +414,80 @@ pub struct DurablePrefix {
     pub allocated_bytes: Option<u64>,
 }
 
-/// Finds the durable part of a segment by CRC alone: no key is needed, and a server may be writing to the file.
-///
-/// `known_durable` is the durable LSN known from elsewhere (the server, or the first LSN of the segment's successor);
-/// with `Lsn::ZERO` only what the file itself says counts.
+/// Finds the durable part of a segment by CRC alone; see [`OpenSegment::durable_prefix`].
 ///
 /// # Errors
-/// Those of the disk and of the header; [`JournalError::Damaged`] when a durable byte was changed.
+/// As there, and those of opening it.
 pub fn durable_prefix(
     disk: &dyn Disk,
     path: &Path,
     known_durable: Lsn,
 ) -> Result<DurablePrefix, JournalError> {
-    let (mut reader, _) = SegmentReader::open_closed(disk, path)?;
-    let mut durable = known_durable;
-    let mut prefix = DurablePrefix {
-        first_lsn: reader.place.lsn,
-        end: reader.place.lsn,
-        file_bytes: reader.place.offset as u64,
-        chain: reader.place.chain,
-        allocated_bytes: None,
-    };
-    // Places past the greatest durable LSN seen so far, which a later frame may turn out to cover.
-    let mut beyond: Vec<Place> = Vec::new();
-    let stopped = loop {
-        match reader.advance() {
-            Ok(Some(header)) => {
-                durable = durable.max(header.durable);
-                prefix.allocated_bytes = Some(u64::from(header.file_pages) * FRAME_ALIGN as u64);
-                beyond.push(reader.place.clone());
+    OpenSegment::open(disk, path)?.durable_prefix(known_durable)
+}
+
+/// A segment that stays readable when its name goes, though its frames stay closed without their key.
+pub struct OpenSegment {
+    reader: SegmentReader,
+    start: Place,
+}
+
+impl OpenSegment {
+    /// Maps the segment.
+    ///
+    /// # Errors
+    /// Those of the disk and of the header.
+    pub fn open(disk: &dyn Disk, path: &Path) -> Result<OpenSegment, JournalError> {
+        let (reader, _) = SegmentReader::open_closed(disk, path)?;
+        let start = reader.place.clone();
+        Ok(OpenSegment { reader, start })
+    }
+
+    /// Finds the durable part by CRC alone: no key is needed, and a server may be writing to the file.
+    ///
+    /// `known_durable` is the durable LSN known from elsewhere (the server, or the first LSN of the segment's successor);
+    /// with `Lsn::ZERO` only what the file itself says counts.
+    ///
+    /// # Errors
+    /// Those of the disk; [`JournalError::Damaged`] when a durable byte was changed.
+    pub fn durable_prefix(&mut self, known_durable: Lsn) -> Result<DurablePrefix, JournalError> {
+        let reader = &mut self.reader;
+        reader.place = self.start.clone();
+        let mut durable = known_durable;
+        let mut prefix = DurablePrefix {
+            first_lsn: reader.place.lsn,
+            end: reader.place.lsn,
+            file_bytes: reader.place.offset as u64,
+            chain: reader.place.chain,
+            allocated_bytes: None,
+        };
+        // Places past the greatest durable LSN seen so far, which a later frame may turn out to cover.
+        let mut beyond: Vec<Place> = Vec::new();
+        let stopped = loop {
+            match reader.advance() {
+                Ok(Some(header)) => {
+                    durable = durable.max(header.durable);
+                    prefix.allocated_bytes = Some(u64::from(header.file_pages) * FRAME_ALIGN as u64);
+                    beyond.push(reader.place.clone());
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(error),
             }
-            Ok(None) => break None,
-            Err(error) => break Some(error),
+            let covered = beyond.iter().rposition(|place| place.lsn <= durable);
+            if let Some(place) = covered.and_then(|index| beyond.drain(..=index).next_back()) {
+                prefix.end = place.lsn;
+                prefix.file_bytes = place.offset as u64;
+                prefix.chain = place.chain;
+            }
+        };
+        match stopped {
+            // Past the durable LSN a frame may be half written at this moment, or the file be cut to its frames since its
+            // server goes on in another; below it nothing may be wrong.
+            Some(JournalError::Damaged(_) | JournalError::Map(_)) if reader.place.lsn >= durable => {
+                Ok(prefix)
+            }
+            Some(error) => Err(error),
+            None => Ok(prefix),
         }
-        let covered = beyond.iter().rposition(|place| place.lsn <= durable);
-        if let Some(place) = covered.and_then(|index| beyond.drain(..=index).next_back()) {
-            prefix.end = place.lsn;
-            prefix.file_bytes = place.offset as u64;
-            prefix.chain = place.chain;
-        }
-    };
-    match stopped {
-        // Past the durable LSN a frame may be half written at this moment; below it nothing may be wrong.
-        Some(error) if !matches!(error, JournalError::Damaged(_)) || reader.place.lsn < durable => Err(error),
-        _ => Ok(prefix),
     }
 }
