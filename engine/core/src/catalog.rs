@@ -166,22 +166,31 @@ impl Catalog {
         }
     }
 
-    /// Removes files of ours that the manifest does not name: leftovers of a crash between two steps. To be called when
-    /// all that it does name has been read up to `end`, so that nothing goes while anything is in doubt.
+    /// Removes the [`Catalog::leftovers`]. To be called when all that the manifest names has been read up to `end`, so that
+    /// nothing goes while anything is in doubt.
+    pub(crate) fn remove_leftovers(&self, end: Lsn) -> Result<(), OpenError> {
+        for name in self.leftovers(end)? {
+            tracing::info!(file = %name, "removing a leftover that the manifest does not name");
+            self.remove(&name);
+        }
+        Ok(())
+    }
+
+    /// Files of ours that the manifest, whose data ends at `end`, does not name: leftovers of a crash between two steps.
     ///
     /// # Errors
-    /// A segment that holds more than was read is no leftover: the manifest beside it is an old one.
-    pub(crate) fn remove_leftovers(&self, end: Lsn) -> Result<(), OpenError> {
+    /// A segment that holds more than what the manifest names is no leftover: the manifest beside it is an old one.
+    pub(crate) fn leftovers(&self, end: Lsn) -> Result<Vec<String>, OpenError> {
         let io = |source| OpenError::Io { path: self.dir.clone(), source };
         let names: Vec<String> =
             self.disk.list(&self.dir).map_err(io)?.into_iter().map(|entry| entry.name).collect();
         let manifest = self.manifest();
-        let unnamed = |name: &&String| names_in(&manifest).all(|named| named != name.as_str());
-        for name in names.iter().filter(unnamed) {
-            match Kind::of(name) {
+        let mut leftovers = Vec::new();
+        for name in names.into_iter().filter(|name| names_in(&manifest).all(|named| named != name)) {
+            match Kind::of(&name) {
                 None => continue,
                 Some(Kind::Journal) => {
-                    let path = self.dir.join(name);
+                    let path = self.dir.join(&name);
                     let holds =
                         durable_prefix(&*self.disk, &path, Lsn::ZERO).map_or(Lsn::ZERO, |prefix| prefix.end);
                     if holds > end {
@@ -190,10 +199,9 @@ impl Catalog {
                 }
                 Some(Kind::Snapshot | Kind::Temporary) => {}
             }
-            tracing::info!(file = %name, "removing a leftover that the manifest does not name");
-            self.remove(name);
+            leftovers.push(name);
         }
-        Ok(())
+        Ok(leftovers)
     }
 
     /// The lineage that the data belongs to.

@@ -33,6 +33,7 @@
 //! files, or where backups go.
 
 mod catalog;
+mod check;
 mod engine;
 mod error;
 mod host;
@@ -48,6 +49,7 @@ pub use cairn_commands::{ClientFilter, Job, Protocol, Reply, Route, Session, glo
 pub use cairn_format::Lsn;
 pub use cairn_journal::{AdmissionWait, Fsync, Poisoned, WaitDurable};
 pub use cairn_keyspace::types::Limits;
+pub use check::{Checked, CheckedFile, check};
 pub use engine::{Engine, JobDone, Outcome};
 pub use error::{OpenError, SaveError};
 pub use mending::Heap;

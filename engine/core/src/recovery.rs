@@ -1,6 +1,7 @@
 //! From a data directory to a keyspace: lock, manifest, snapshot, journal, and a journal that goes on.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, SyncSender};
@@ -71,23 +72,13 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
     let dir = &options.dir;
     let io = |source| OpenError::Io { path: dir.clone(), source };
     options.disk.create_dir_all(dir).map_err(io)?;
-    let lock_path = dir.join("lock");
-    let lock = options.disk.lock(&lock_path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::WouldBlock => OpenError::Locked { path: lock_path },
-        _ => OpenError::Io { path: lock_path, source },
-    })?;
+    let lock = lock(options)?;
     let (catalog, found) =
         Catalog::open(options.disk.clone(), dir, options.keyring.clone(), options.databases)?;
     let catalog = Arc::new(catalog);
     let manifest = catalog.manifest();
     let mut recovery = Recovery { fresh: !found, ..Recovery::default() };
-    if let Some(entry) = &manifest.snapshot {
-        load_snapshot(options, keyspace, &manifest, entry)?;
-        recovery.snapshot_entries = entry.entries;
-        recovery.snapshot_lsn = entry.lsn;
-    }
-    let resume = replay_journal(options, keyspace, &manifest, &mut recovery)?;
-    recovery.end = resume.end();
+    let resume = read(options, keyspace, &manifest, &mut recovery)?;
     catalog.remove_leftovers(recovery.end)?;
     let epoch = catalog.begin_epoch().map_err(io)?;
     let log = if options.append_only {
@@ -113,6 +104,36 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
     };
     recovery.duration = started.elapsed();
     Ok(Opened { lock, catalog, log, snapshot: manifest.snapshot, recovery })
+}
+
+pub(crate) fn lock_path(options: &Options) -> PathBuf {
+    options.dir.join("lock")
+}
+
+/// Keeps other processes from the directory.
+pub(crate) fn lock(options: &Options) -> Result<Box<dyn LockGuard>, OpenError> {
+    let path = lock_path(options);
+    options.disk.lock(&path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::WouldBlock => OpenError::Locked { path },
+        _ => OpenError::Io { path, source },
+    })
+}
+
+/// Reads all that the manifest names into the keyspace and changes nothing on the disk; says where the journal goes on.
+pub(crate) fn read(
+    options: &Options,
+    keyspace: &Keyspace,
+    manifest: &Manifest,
+    recovery: &mut Recovery,
+) -> Result<Resume, OpenError> {
+    if let Some(entry) = &manifest.snapshot {
+        load_snapshot(options, keyspace, manifest, entry)?;
+        recovery.snapshot_entries = entry.entries;
+        recovery.snapshot_lsn = entry.lsn;
+    }
+    let resume = replay_journal(options, keyspace, manifest, recovery)?;
+    recovery.end = resume.end();
+    Ok(resume)
 }
 
 fn load_snapshot(

@@ -2,6 +2,7 @@
 
 use parking_lot::MutexGuard;
 
+use crate::encode::{DatasetDigest, Digest20};
 use crate::shard::Shard;
 use crate::{KeyHash, Keyspace, SHARDS};
 
@@ -141,6 +142,23 @@ impl<'k> Locked<'k> {
     #[must_use]
     pub fn expiring(&self, db: u16) -> usize {
         self.all_shards().iter().map(|shard| shard.database(db).expiring()).sum()
+    }
+
+    /// Redis's digest of all data: equal data gives an equal value, whatever the order it came in. Expired keys that
+    /// nobody has looked at since count, as they do there.
+    ///
+    /// # Panics
+    /// When not all shards are held.
+    #[must_use]
+    pub fn digest(&self) -> Digest20 {
+        let mut digest = DatasetDigest::new();
+        for db in (0..self.keyspace.databases()).filter(|db| !self.is_empty(*db)) {
+            digest.database(u32::from(db));
+            for shard in self.all_shards() {
+                shard.database(db).iter().for_each(|entry| digest.key(&entry.key_digest()));
+            }
+        }
+        digest.finish()
     }
 
     /// Removes every key of a database; returns how many there were.

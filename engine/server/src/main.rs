@@ -6,6 +6,7 @@
 
 mod ahead;
 mod alloc;
+mod check;
 mod clients;
 mod config;
 mod connection;
@@ -33,12 +34,17 @@ const OTHER_FILES: u64 = 128;
 
 const HELP: &str = "\
 Usage: cairn-server [FILE] [--directive value]...
+       cairn-server --check DIR [--digest] [--json] [--directive value]...
 
 FILE holds directives as redis.conf does. A directive on the command line comes
 after the file and wins. Unknown directives are refused.
 
     cairn-server --port 6380 --dir ./data --appendonly yes --encryption-key-file ./keyring
 
+  --check DIR      read all that a start would read, say what is there and whether
+                   it is whole, change nothing and start nothing
+  --digest         with --check: the digest that DEBUG DIGEST would answer
+  --json           with --check: one JSON document
   -h, --help       this text
   -v, --version    the version
 
@@ -71,7 +77,9 @@ fn main() -> ExitCode {
         }
         _ => {}
     }
-    match run(&args) {
+    let result =
+        if args.first().is_some_and(|arg| arg == "--check") { check::run(&args[1..]) } else { run(&args) };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("cairn-server: {}", failure.text);

@@ -1,7 +1,6 @@
 //! The server: <https://redis.io/docs/latest/commands/?group=server>
 
 use cairn_keyspace::Entry;
-use cairn_keyspace::encode::DatasetDigest;
 
 use crate::args::{float, integer, is};
 use crate::context::Context;
@@ -277,7 +276,7 @@ fn debug(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         ));
     }
     match (&args[1].to_ascii_lowercase()[..], &args[2..]) {
-        (b"digest", []) => ctx.reply.simple(&hex(&keyspace_digest(ctx))),
+        (b"digest", []) => ctx.reply.simple(&hex(&ctx.data.locked().digest())),
         (b"digest-value", keys) => {
             ctx.reply.array(keys.len());
             for key in keys {
@@ -314,19 +313,6 @@ fn deny_in_transaction(ctx: &Context<'_, '_>) -> CommandResult {
         return Err(CommandError::other("ERR Command not allowed inside a transaction"));
     }
     Ok(())
-}
-
-/// Redis's digest of all data: equal data gives an equal value, whatever the order it came in. Expired keys that nobody
-/// has looked at since count, as they do there.
-fn keyspace_digest(ctx: &Context<'_, '_>) -> [u8; 20] {
-    let mut digest = DatasetDigest::new();
-    for db in (0..ctx.data.keyspace().databases()).filter(|db| !ctx.data.locked().is_empty(*db)) {
-        digest.database(u32::from(db));
-        for shard in ctx.data.locked().all_shards() {
-            shard.database(db).iter().for_each(|entry| digest.key(&entry.key_digest()));
-        }
-    }
-    digest.finish()
 }
 
 fn hex(digest: &[u8; 20]) -> String {
