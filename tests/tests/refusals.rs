@@ -472,6 +472,39 @@ fn a_full_data_disk_refuses_writes_and_recovers() {
     assert_eq!(server.connect().ask("DBSIZE").integer(), stored + 2);
 }
 
+/// As in Redis, a snapshot that save points ask for and that fails stops writes, until one is written or it is told not to.
+#[test]
+fn a_failed_snapshot_stops_writes() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let data = home.path().join("data");
+    let shim = Shim::new(&data);
+    let setup = Setup::cairn(&data).journal("always").with("save", "3600 1000");
+    let server = setup.env(shim.full_disk(None)).start();
+    let mut client = server.connect();
+    assert_eq!(client.ask("SET first 1"), Value::ok());
+    shim.mark("disk-full");
+    client.ask("BGSAVE");
+    let status = || server.info("rdb_last_bgsave_status").filter(|status| status == "err");
+    assert!(cairn_tests::process::await_some(Duration::from_secs(60), status).is_some(), "{}", server.log());
+    let Value::Error(refused) = client.ask("SET second 2") else { panic!("the write was taken") };
+    let refused = String::from_utf8_lossy(&refused);
+    assert!(refused.starts_with("MISCONF the last snapshot could not be written"), "{refused}");
+    assert_eq!(client.ask("MULTI"), Value::ok());
+    client.ask("SET second 2");
+    let exec = client.ask("EXEC");
+    assert!(
+        matches!(&exec, Value::Error(text) if text.starts_with(b"EXECABORT")),
+        "{exec:?} is no way around it"
+    );
+    assert_eq!(client.ask("EXISTS second").integer(), 0);
+    assert_eq!(client.ask("CONFIG SET stop-writes-on-bgsave-error no"), Value::ok());
+    assert_eq!(client.ask("SET second 2"), Value::ok());
+    assert_eq!(client.ask("CONFIG SET stop-writes-on-bgsave-error yes"), Value::ok());
+    shim.unmark("disk-full");
+    server.bgsave();
+    assert_eq!(client.ask("SET third 3"), Value::ok());
+}
+
 /// A disk that is full from the start is no reason to start without a journal.
 #[test]
 fn a_disk_full_from_the_start_is_refused() {

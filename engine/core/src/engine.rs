@@ -55,9 +55,15 @@ pub(crate) struct Settings {
     limits_version: AtomicU64,
     pub(crate) auto_rewrite: Mutex<AutoRewrite>,
     pub(crate) save_points: Mutex<Vec<SavePoint>>,
+    stop_writes_on_snapshot_error: AtomicBool,
 }
 
 impl Settings {
+    /// Where snapshots are asked for by save points, whether one that failed stops writes.
+    fn stops_writes_on_snapshot_error(&self) -> bool {
+        self.stop_writes_on_snapshot_error.load(Ordering::Relaxed) && !self.save_points.lock().is_empty()
+    }
+
     /// Brings a thread's copy of the limits up to date.
     #[inline]
     fn refresh(&self, copy: &mut (u64, Arc<Limits>)) {
@@ -124,6 +130,9 @@ pub enum JobDone {
     Exit,
 }
 
+const SNAPSHOT_FAILED: &str = "the last snapshot could not be written, so writes are refused \
+    (stop-writes-on-bgsave-error); INFO persistence and the log say why";
+
 /// What every command of a thread uses again.
 struct Scratch {
     effects: Effects,
@@ -171,6 +180,7 @@ impl Engine {
             limits_version: AtomicU64::new(next_limits_version()),
             auto_rewrite: Mutex::new(options.auto_rewrite),
             save_points: Mutex::new(options.save_points.clone()),
+            stop_writes_on_snapshot_error: AtomicBool::new(options.stop_writes_on_snapshot_error),
         };
         Ok(Self(Arc::new(Inner {
             keyspace,
@@ -248,18 +258,18 @@ impl Engine {
             Decision::Run(spec, plan) => (spec, plan),
         };
         // Asked before the locks: a disk that is full or slow holds up nobody else, and nothing is half done.
-        let permit = match admission_bytes(spec, session, args).and_then(|bytes| inner.log.admit(bytes)) {
+        let bytes = admission_bytes(spec, session, args);
+        if bytes.is_some() && inner.snapshots.is_failing() && inner.settings.stops_writes_on_snapshot_error()
+        {
+            self.refuse(session, &format!("MISCONF {SNAPSHOT_FAILED}"), reply);
+            return Outcome::Done { hold: Lsn::ZERO };
+        }
+        let permit = match bytes.and_then(|bytes| inner.log.admit(bytes)) {
             None => None,
             Some(Admission::Granted(permit)) => Some(permit),
             Some(Admission::Wait(wait)) => return Outcome::Wait(wait),
             Some(Admission::Refused(error)) => {
-                // Of a transaction nothing has run, and nothing may run later behind the client's back.
-                if session.transaction.take().is_some() {
-                    self.end_watches(session);
-                    reply.error(&format!("EXECABORT Transaction discarded because of: MISCONF {error}"));
-                } else {
-                    reply.error(&format!("MISCONF {error}"));
-                }
+                self.refuse(session, &format!("MISCONF {error}"), reply);
                 return Outcome::Done { hold: Lsn::ZERO };
             }
         };
@@ -283,6 +293,18 @@ impl Engine {
             Some(job) => Outcome::Blocking(job),
             None if session.closing => Outcome::Close { hold },
             None => Outcome::Done { hold },
+        }
+    }
+
+    /// Answers a write that is not let in.
+    #[cold]
+    fn refuse(&self, session: &mut Session, why: &str, reply: &mut Reply<'_>) {
+        // Of a transaction nothing has run, and nothing may run later behind the client's back.
+        if session.transaction.take().is_some() {
+            self.end_watches(session);
+            reply.error(&format!("EXECABORT Transaction discarded because of: {why}"));
+        } else {
+            reply.error(why);
         }
     }
 
@@ -417,6 +439,11 @@ impl Engine {
     /// Changes when a snapshot is taken by itself.
     pub fn set_save_points(&self, save_points: Vec<SavePoint>) {
         *self.0.settings.save_points.lock() = save_points;
+    }
+
+    /// Changes whether writes are refused while the last snapshot that save points asked for failed.
+    pub fn set_stop_writes_on_snapshot_error(&self, stop: bool) {
+        self.0.settings.stop_writes_on_snapshot_error.store(stop, Ordering::Relaxed);
     }
 
     /// What was found when the directory was opened.

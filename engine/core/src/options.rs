@@ -31,6 +31,8 @@ pub struct Options {
     pub auto_rewrite: AutoRewrite,
     /// When a snapshot is taken by itself.
     pub save_points: Vec<SavePoint>,
+    /// Whether writes are refused while the last snapshot that save points asked for failed.
+    pub stop_writes_on_snapshot_error: bool,
     /// When small collections change their encoding.
     pub limits: Limits,
     /// Threads that load and write snapshots.
@@ -71,6 +73,7 @@ impl Options {
             keyring: None,
             auto_rewrite: AutoRewrite { percentage: 100, min_bytes: 64 * 1024 * 1024 },
             save_points: Vec::new(),
+            stop_writes_on_snapshot_error: true,
             limits: Limits::default(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             heap: None,

@@ -1,7 +1,7 @@
 //! Snapshots: one cut of all data, written by a forked child while the server goes on.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -85,6 +85,8 @@ struct State {
 pub(crate) struct Snapshots {
     state: Mutex<State>,
     ended: Condvar,
+    /// Whether the last one failed; apart, since each write asks.
+    failing: AtomicBool,
 }
 
 impl Snapshots {
@@ -95,7 +97,13 @@ impl Snapshots {
         if let Some(loaded) = loaded {
             (state.status.bytes, state.status.entries) = (loaded.bytes, loaded.entries);
         }
-        Self { state: Mutex::new(state), ended: Condvar::new() }
+        Self { state: Mutex::new(state), ended: Condvar::new(), failing: AtomicBool::new(false) }
+    }
+
+    /// Whether the last snapshot failed.
+    #[inline]
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -127,6 +135,7 @@ impl Snapshots {
         state.child = None;
         state.status.running = false;
         state.status.last_seconds = started.map(|started| started.elapsed().as_secs());
+        self.failing.store(result.is_err(), Ordering::Relaxed);
         match result {
             Ok(info) => {
                 state.failed = None;

@@ -86,6 +86,7 @@ pub(crate) fn options(settings: &Settings, keyring: Option<Keyring>) -> Options 
     options.keyring = keyring.map(Arc::new);
     options.auto_rewrite = auto_rewrite(settings);
     options.save_points = save_points(settings);
+    options.stop_writes_on_snapshot_error = settings.stop_writes_on_snapshot_error;
     options.limits = limits(settings);
     options.heap = Some(Arc::new(HugePages::default()));
     options

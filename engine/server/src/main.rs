@@ -171,6 +171,9 @@ fn announce(server: &Server, is_encrypted: bool) {
         );
     }
     let config = server.config.read();
+    for (directive, why) in &config.unfollowed {
+        tracing::warn!(directive, "a directive of the configuration is not followed: {why}");
+    }
     let found = server.engine.recovery();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

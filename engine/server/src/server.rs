@@ -95,6 +95,7 @@ impl Server {
         self.engine.set_limits(host::limits(settings));
         self.engine.set_auto_rewrite(host::auto_rewrite(settings));
         self.engine.set_save_points(host::save_points(settings));
+        self.engine.set_stop_writes_on_snapshot_error(settings.stop_writes_on_snapshot_error);
     }
 
     /// Starts the thread that runs the housekeeping `hz` times a second, for as long as the process lives. It is no

@@ -286,7 +286,7 @@ fn a_second_signal_ends_at_once() {
 fn wrong_settings_are_refused() {
     for (args, code, text) in [
         (&["--nonsense", "1"][..], 2, "'nonsense': unknown directive"),
-        (&["--replicaof", "a", "1"], 2, "'replicaof': not provided by this version"),
+        (&["--replicaof", "a", "1"], 2, "'replicaof': only '' is provided: there is no replication"),
         (&["--daemonize", "yes"], 2, "only 'no' is provided"),
         (&["/nonexistent.conf"], 2, "/nonexistent.conf"),
         (&["--bind", "example.org"], 2, "names are not looked up"),

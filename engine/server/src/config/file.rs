@@ -1,5 +1,6 @@
 //! Configuration from files and from the command line.
 
+use super::value::Kind;
 use super::{ConfigError, Place, Settings, table};
 use std::path::{Path, PathBuf};
 
@@ -91,6 +92,11 @@ impl Loader {
         if let Err(why) = directive.kind.set(&mut self.settings, &words) {
             return Err(ConfigError::Directive { place, directive: name, why });
         }
+        if let Kind::Fixed { value, why, .. } = directive.kind
+            && !words.join(" ").eq_ignore_ascii_case(value)
+        {
+            self.settings.unfollowed.push((directive.name, why));
+        }
         if name == "save" {
             if self.save_seen && !self.settings.save.is_empty() {
                 let added = std::mem::replace(&mut self.settings.save, before);
@@ -149,7 +155,7 @@ mod tests {
         assert_eq!(error(&["--nonsense", "1"]), "command line: 'nonsense': unknown directive");
         assert_eq!(
             error(&["--replicaof", "h", "1"]),
-            "command line: 'replicaof': not provided by this version"
+            "command line: 'replicaof': only '' is provided: there is no replication"
         );
         assert_eq!(error(&["--port", "1", "2"]), "command line: 'port': wrong number of arguments");
         assert_eq!(
@@ -160,6 +166,15 @@ mod tests {
         assert!(error(&["--port", "0"]).contains("no client could connect"));
         assert!(error(&["--port", "1", "--", "x"]).contains("not a directive"));
         assert!(error(&["/nonexistent/cairn.conf"]).contains("/nonexistent/cairn.conf: cannot read"));
+    }
+
+    /// What Redis's own file holds is followed, or refused, or told: never silently dropped.
+    #[test]
+    fn usual_values_that_are_not_followed_are_told() {
+        let (settings, _) = load(&args(&["--disable-thp", "yes", "--rdbchecksum", "yes"])).unwrap();
+        assert_eq!(settings.unfollowed.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["disable-thp"]);
+        assert!(error(&["--tls-port", "6380"]).ends_with("only '0' is provided: there is no TLS"));
+        assert_eq!(settings.matching(&[b"disable-thp"]), [("disable-thp".to_owned(), "no".to_owned())]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The configuration: `redis.conf` files, `--directive value` arguments, CONFIG GET and CONFIG SET.
 //!
-//! Every directive is a row of [`table::DIRECTIVES`]. What is not there is refused, never ignored: a server that
+//! Every directive is a row of [`table`] or, where only one value of it is provided, of [`foreign`]. What is not there is refused, never ignored: a server that
 //! silently drops a directive about durability or access is worse than one that does not start.
 
 mod file;
+mod foreign;
 mod rewrite;
 mod table;
 mod value;
@@ -14,7 +15,7 @@ pub(crate) use value::{DebugCommand, Fsync, LogFormat, LogLevel};
 
 use cairn_engine::glob_matches;
 use std::path::PathBuf;
-use table::{DIRECTIVES, Directive, When};
+use table::{Directive, When};
 
 /// The value of every directive.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +61,9 @@ pub(crate) struct Settings {
     pub(crate) encryption_key_file: String,
     pub(crate) encryption_key_command: String,
     pub(crate) shutdown_timeout_seconds: i64,
+    pub(crate) stop_writes_on_snapshot_error: bool,
+    /// Directives whose usual value in other servers' files was given and is not followed; why.
+    pub(crate) unfollowed: Vec<(&'static str, &'static str)>,
 }
 
 /// Why the server does not start with this configuration. Never holds a value: it may be a password.
@@ -99,7 +103,7 @@ impl Settings {
     /// The defaults of the table.
     pub(crate) fn defaults() -> Settings {
         let mut settings = Settings::default();
-        for directive in DIRECTIVES {
+        for directive in table::all() {
             let words: Vec<&str> = directive.default.split(' ').filter(|w| !w.is_empty()).collect();
             let words = if words.is_empty() { vec![""] } else { words };
             if let Err(why) = directive.kind.set(&mut settings, &words) {
@@ -114,8 +118,7 @@ impl Settings {
         let patterns: Vec<Vec<u8>> = patterns.iter().map(|p| p.to_ascii_lowercase()).collect();
         let wanted = |name: &str| patterns.iter().any(|p| glob_matches(p, name.as_bytes()));
         let names = |d: &'static Directive| std::iter::once(d.name).chain(d.alias).map(move |name| (name, d));
-        DIRECTIVES
-            .iter()
+        table::all()
             .flat_map(names)
             .filter(|(name, _)| wanted(name))
             .map(|(name, d)| (name.to_owned(), d.kind.show(self)))
@@ -151,8 +154,7 @@ impl Settings {
 
     /// The lines a configuration file needs for what differs from `other`: name and words, quoted.
     pub(crate) fn lines_differing_from(&self, other: &Settings) -> Vec<(&'static str, String)> {
-        DIRECTIVES
-            .iter()
+        table::all()
             .filter(|d| d.kind.show(self) != d.kind.show(other))
             .map(|d| (d.name, format!("{} {}", d.name, d.kind.line(self))))
             .collect()

@@ -1,6 +1,7 @@
 //! The table of directives.
 
 use super::Settings;
+use super::foreign::FOREIGN;
 use super::value::{DebugCommand, Field, Fsync, Kind, LogFormat, LogLevel};
 
 /// When a directive may be set.
@@ -25,7 +26,12 @@ pub(crate) struct Directive {
 
 /// The row of this name, or of this alias.
 pub(crate) fn find(name: &str) -> Option<&'static Directive> {
-    DIRECTIVES.iter().find(|d| d.name == name || d.alias == Some(name))
+    all().find(|d| d.name == name || d.alias == Some(name))
+}
+
+/// Every directive there is.
+pub(crate) fn all() -> impl Iterator<Item = &'static Directive> {
+    DIRECTIVES.iter().chain(FOREIGN)
 }
 
 /// Why a name that is not in the table is refused.
@@ -49,16 +55,12 @@ macro_rules! choice {
     };
 }
 
-const fn row(name: &'static str, kind: Kind, default: &'static str, when: When) -> Directive {
+pub(super) const fn row(name: &'static str, kind: Kind, default: &'static str, when: When) -> Directive {
     Directive { name, alias: None, kind, default, when }
 }
 
-const fn fixed(name: &'static str, value: &'static str, why: &'static str) -> Directive {
-    row(name, Kind::Fixed { value, why }, value, Always)
-}
-
 impl Directive {
-    const fn or(mut self, alias: &'static str) -> Directive {
+    pub(super) const fn or(mut self, alias: &'static str) -> Directive {
         self.alias = Some(alias);
         self
     }
@@ -74,9 +76,9 @@ const KEY_BYTES_MAX: u64 = u32::MAX as u64;
 use Kind::{Bytes, Flag, Integer, Mode, SavePoints, Text, Words};
 use When::{Always, Start};
 
-/// Every directive there is.
+/// The directives that change what the server does.
 #[rustfmt::skip]
-pub(crate) static DIRECTIVES: &[Directive] = &[
+static DIRECTIVES: &[Directive] = &[
     // Where clients connect.
     row("bind", Words(field!(bind)), "127.0.0.1 -::1", Start),
     row("port", Integer(field!(port), 0..=65_535), "6379", Start),
@@ -105,6 +107,7 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("databases", Integer(field!(databases), 1..=65_535), "16", Start),
     row("dir", Text(field!(dir)), "./", Start),
     row("save", SavePoints(field!(save)), "3600 1 300 100 60 10000", Always),
+    row("stop-writes-on-bgsave-error", Flag(field!(stop_writes_on_snapshot_error)), "yes", Always),
     row("appendonly", Flag(field!(appendonly)), "no", Start),
     row("appendfsync", choice!(appendfsync, Fsync), "everysec", Always),
     row("auto-aof-rewrite-percentage", Integer(field!(auto_rewrite_percentage), 0..=INT_MAX), "100", Always),
@@ -122,30 +125,11 @@ pub(crate) static DIRECTIVES: &[Directive] = &[
     row("set-max-listpack-entries", Integer(field!(set_entries), 0..=INT_MAX), "128", Always),
     row("set-max-listpack-value", Bytes(field!(set_value), 0..=BYTES_MAX), "64", Always),
     row("list-max-listpack-size", Integer(field!(list_size), -5..=-1), "-2", Always).or("list-max-ziplist-size"),
-
-    // Known from other servers' files; accepted where they ask for what is done anyway.
-    fixed("daemonize", "no", "a service manager or a shell's & puts the server into the background"),
-    fixed("supervised", "no", "the server does not report to a supervisor"),
-    fixed("stop-writes-on-bgsave-error", "no", "a failed snapshot does not stop writes"),
-    fixed("rdbcompression", "yes", "snapshots are always compressed"),
-    fixed("rdbchecksum", "yes", "snapshots always carry checksums"),
-    fixed("aof-load-truncated", "yes", "an unfinished tail of the journal is always cut off and logged"),
-    fixed("aof-use-rdb-preamble", "yes", "the journal always begins at a snapshot"),
-    fixed("maxmemory", "0", "memory is not limited by this version"),
-    fixed("maxmemory-policy", "noeviction", "nothing is evicted by this version"),
-    fixed("notify-keyspace-events", "", "this version publishes no notifications"),
-    fixed("list-compress-depth", "0", "lists are not compressed in memory"),
-    fixed("activedefrag", "no", "memory is not defragmented"),
-    fixed("cluster-enabled", "no", "there is no cluster mode"),
-    fixed("tls-port", "0", "there is no TLS"),
-    fixed("always-show-logo", "no", "there is no logo"),
 ];
 
 /// Directives that are known, from Redis or from the plans of Cairn, but do nothing yet.
 const NOT_PROVIDED: &[&str] = &[
     "aclfile",
-    "appenddirname",
-    "appendfilename",
     "backup-interval",
     "backup-max-lag",
     "backup-on-failure",
@@ -153,26 +137,16 @@ const NOT_PROVIDED: &[&str] = &[
     "backup-schedule",
     "backup-url",
     "client-output-buffer-limit",
-    "dbfilename",
     "http-port",
-    "io-threads",
     "journal-disk-limit",
     "latency-monitor-threshold",
     "loadmodule",
-    "masterauth",
-    "min-replicas-to-write",
-    "no-appendfsync-on-rewrite",
     "rename-command",
-    "replicaof",
     "seed-from",
     "seed-time",
-    "slaveof",
     "slowlog-log-slower-than",
     "slowlog-max-len",
     "snapshot-cow-limit",
-    "syslog-enabled",
-    "tls-cert-file",
-    "tls-key-file",
     "user",
 ];
 
@@ -182,11 +156,10 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_lower_case() {
-        let mut names: Vec<&str> =
-            DIRECTIVES.iter().flat_map(|d| [Some(d.name), d.alias]).flatten().collect();
+        let mut names: Vec<&str> = all().flat_map(|d| [Some(d.name), d.alias]).flatten().collect();
         names.extend(NOT_PROVIDED);
         let count = names.len();
-        assert!(names.iter().all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
+        assert!(names.iter().all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b"-_".contains(&b))));
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);

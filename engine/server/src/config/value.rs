@@ -27,8 +27,9 @@ pub(crate) enum Kind {
     SavePoints(Field<Vec<(u64, u64)>>),
     /// One of some names.
     Choice { names: &'static [&'static str], get: fn(&Settings) -> usize, set: fn(&mut Settings, usize) },
-    /// Known, but only this value is what the server does.
-    Fixed { value: &'static str, why: &'static str },
+    /// Known, but only this value is what the server does; `usual` is one that files of other servers carry, harmless to
+    /// accept with a warning.
+    Fixed { value: &'static str, usual: Option<&'static str>, why: &'static str },
 }
 
 impl Kind {
@@ -45,6 +46,8 @@ impl Kind {
                 *(field.get_mut)(settings) = points;
                 Ok(())
             }
+            // Some of them are several words.
+            Kind::Fixed { .. } => self.set_word(settings, &words.join(" ")),
             _ => match words {
                 [word] => self.set_word(settings, word),
                 _ => Err("wrong number of arguments".into()),
@@ -90,8 +93,10 @@ impl Kind {
                 let none = || format!("argument(s) must be one of the following: {}", names.join(", "));
                 set(settings, chosen.ok_or_else(none)?);
             }
-            Kind::Fixed { value, why } => {
-                if !word.eq_ignore_ascii_case(value) {
+            Kind::Fixed { value, usual, why } => {
+                if !word.eq_ignore_ascii_case(value)
+                    && usual.is_none_or(|usual| !word.eq_ignore_ascii_case(usual))
+                {
                     return Err(format!("only '{value}' is provided: {why}"));
                 }
             }
@@ -176,9 +181,8 @@ fn parse_bytes(text: &str) -> Option<u64> {
 }
 
 fn save_points(words: &[&str]) -> Result<Vec<(u64, u64)>, String> {
-    if words.is_empty() || words == [""] {
-        return Ok(Vec::new());
-    }
+    // Quoted, they come as one word.
+    let words: Vec<&str> = words.iter().flat_map(|word| word.split_whitespace()).collect();
     let invalid = || "Invalid save parameters".to_owned();
     let mut points = Vec::new();
     for pair in words.chunks(2) {
@@ -246,6 +250,7 @@ mod tests {
     #[test]
     fn save_points_come_in_pairs() {
         assert_eq!(save_points(&["60", "1", "5", "2"]), Ok(vec![(60, 1), (5, 2)]));
+        assert_eq!(save_points(&["60 1", "5 2"]), Ok(vec![(60, 1), (5, 2)]));
         assert_eq!(save_points(&[""]), Ok(vec![]));
         for bad in [&["60"][..], &["0", "1"], &["x", "1"], &["60", "-1"], &["60", "1", "2"]] {
             assert!(save_points(bad).is_err(), "{bad:?}");
