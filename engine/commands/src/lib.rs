@@ -16,6 +16,7 @@ mod error;
 mod families;
 mod glob;
 mod host;
+pub mod observed;
 mod replay;
 mod scan;
 mod session;
