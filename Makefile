@@ -1,4 +1,4 @@
-.PHONY: run test prove bench instructions fuzz setup clean
+.PHONY: run test prove redis-suite bench instructions fuzz setup clean
 
 # Builds and starts a server on 127.0.0.1:6379 (PORT=… for another) with data in ./data and backups in ./backups.
 run:
@@ -11,6 +11,11 @@ test:
 # The same tests at full counts.
 prove:
 	@tests/scripts/prove.sh
+
+# Redis's own test suite against cairn-server; FILES="unit/type/list unit/scan" runs only those, MODE=own lets the suite
+# start its servers, PEER=/usr/bin/redis-server shows what another server passes.
+redis-suite:
+	@tests/scripts/redis-suite.sh
 
 # Figures beside redis-server's, or beside PEER=/path/to/valkey-server: under 25 minutes on two cores.
 bench:

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks; a second run finds everything there and changes nothing.
-# With --run only what `make run` needs (Rust and a C compiler) is looked at, with --bench what `make bench` needs, and with
-# --instructions what `make instructions` does.
+# With --run only what `make run` needs (Rust and a C compiler) is looked at, with --bench what `make bench` needs, with
+# --instructions what `make instructions` does, and with --redis-suite what `make redis-suite` does.
 set -euo pipefail
 # shellcheck source=tests/scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
 REDIS_PY='redis>=5,<9'
+REDIS_SUITE_VERSION=7.0.15
 
 need_rust() {
     command -v cargo >/dev/null || fail "cargo is missing: install Rust by rustup, https://rustup.rs"
@@ -76,10 +77,47 @@ need_minio() {
     echo "$MINIO_VERSION" >"$DEPS/bin/minio.version"
 }
 
+# The sources of Debian's redis package, whose tests we run. apt is told of them by an entry of our own, beside a copy of the
+# machine's, in a directory of our own: nothing of the machine's configuration changes.
+need_redis_suite() {
+    local home=$DEPS/redis-suite file options
+    [ -f "$home/source/tests/test_helper.tcl" ] && [ "$(cat "$home/version" 2>/dev/null)" = "$REDIS_SUITE_VERSION" ] && return
+    command -v apt-get >/dev/null || fail "apt-get is missing: unpack the sources of redis $REDIS_SUITE_VERSION as $home/source"
+    say "fetching the sources of Debian's redis $REDIS_SUITE_VERSION"
+    rm -rf "$home"
+    mkdir -p "$home/sources" "$home/lists/partial" "$home/cache/archives/partial" "$home/download"
+    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
+        if [ -f "$file" ] && grep -qi debian "$file"; then
+            sed -E 's/^Types:.*/Types: deb-src/; s/^deb[[:space:]]/deb-src /' "$file" >"$home/sources/${file##*/}"
+        fi
+    done
+    options=(-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$home/sources" -o Dir::State::lists="$home/lists"
+        -o Dir::Cache="$home/cache" -o APT::Sandbox::User="$(id -un)")
+    apt-get "${options[@]}" -q update || say "apt-get update failed; trying with what it has"
+    # Debian's patches bring tests of their own, so dpkg-source unpacks and applies them.
+    command -v dpkg-source >/dev/null || apt_install dpkg-dev
+    (cd "$home/download" && apt-get "${options[@]}" -q source redis) ||
+        fail "the sources of redis could not be fetched; is a Debian mirror within reach?"
+    [ -d "$home/download/redis-$REDIS_SUITE_VERSION" ] ||
+        fail "Debian's sources are not those of redis $REDIS_SUITE_VERSION: $(ls "$home/download")"
+    mv "$home/download/redis-$REDIS_SUITE_VERSION" "$home/source"
+    rm -rf "$home/cache" "$home/lists" "$home/download"
+    echo "$REDIS_SUITE_VERSION" >"$home/version"
+}
+
+need_tcl() {
+    command -v tclsh >/dev/null || apt_install tcl
+}
+
 need_rust
 case "${1:-}" in
     --run) ;;
     --instructions) need_valgrind ;;
+    --redis-suite)
+        need_redis
+        need_tcl
+        need_redis_suite
+        ;;
     --bench)
         need_redis
         # Without MinIO all but two figures can be had, and their rows say so.

@@ -27,3 +27,13 @@ pub fn send(pid: u32, signal: Signal) {
     let result = unsafe { libc::kill(pid, number) };
     assert_eq!(result, 0, "kill({pid}, {signal:?}): {}", std::io::Error::last_os_error());
 }
+
+/// SIGKILL to what is left of the process group that `leader`, a child of ours, was started to lead.
+pub fn kill_group(leader: u32) {
+    let group = libc::pid_t::try_from(leader).expect("a process id fits pid_t");
+    // SAFETY: kill takes two numbers and touches no memory of ours.
+    let result = unsafe { libc::kill(-group, libc::SIGKILL) };
+    let error = std::io::Error::last_os_error();
+    // Nobody being left is what is hoped for.
+    assert!(result == 0 || error.raw_os_error() == Some(libc::ESRCH), "kill(-{group}): {error}");
+}
