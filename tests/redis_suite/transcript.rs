@@ -49,7 +49,7 @@ pub(crate) fn read(text: &str, unit: &str) -> Vec<Event> {
             "ok" => events.push(Event::Passed(without_time(rest).to_owned())),
             "err" => {
                 let test = rest.strip_suffix(&format!(" in tests/{unit}.tcl")).unwrap_or(rest).to_owned();
-                events.push(Event::Failed { test, why: more() });
+                events.push(Event::Failed { test, why: whole_message(more()) });
             }
             "exception" => events.push(Event::Broken(format!("{rest}\n{}", more()))),
             "TIMEOUT" => events.push(Event::Hung(None)),
@@ -71,6 +71,16 @@ fn begins_event(line: &str) -> bool {
                     .is_some_and(|(counts, rest)| counts.contains('/') && rest.starts_with("done]"))
         }
         None => line.trim() == "The End" || line.starts_with("Killing still running"),
+    }
+}
+
+/// Of an error that is no assertion the runner cuts the first letters off; the trace that follows has it whole.
+fn whole_message(text: String) -> String {
+    match text.split_once('\n') {
+        Some((cut, trace)) if trace.lines().next().is_some_and(|whole| whole.ends_with(cut)) => {
+            trace.to_owned()
+        }
+        _ => text,
     }
 }
 
@@ -110,6 +120,13 @@ mod tests {
                 Event::Done,
             ]
         );
+    }
+
+    #[test]
+    fn an_error_is_shown_whole() {
+        let text = "[err]: DEL in tests/unit/keyspace.tcl\nn command 'DEL'\nERR unknown command 'DEL'\n    while executing\n";
+        let why = "ERR unknown command 'DEL'\n    while executing".to_owned();
+        assert_eq!(read(text, "unit/keyspace"), [Event::Failed { test: "DEL".into(), why }]);
     }
 
     #[test]
