@@ -187,7 +187,7 @@ fn announce(server: &Server, is_encrypted: bool) {
         lsn = found.end.0,
         tail_bytes_cut = found.cut.as_ref().map_or(0, |cut| cut.bytes),
         recovery_ms = found.duration.as_millis(),
-        "ready to accept connections"
+        "Ready to accept connections"
     );
 }
 

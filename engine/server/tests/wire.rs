@@ -34,7 +34,7 @@ impl Running {
             .unwrap();
         let log = BufReader::new(child.stdout.take().unwrap());
         let mut running = Running { child, log, dir };
-        running.log_until("ready to accept connections");
+        running.log_until("Ready to accept connections");
         running
     }
 
