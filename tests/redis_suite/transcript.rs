@@ -49,7 +49,12 @@ pub(crate) fn read(text: &str, unit: &str) -> Vec<Event> {
             "ok" => events.push(Event::Passed(without_time(rest).to_owned())),
             "err" => {
                 let test = rest.strip_suffix(&format!(" in tests/{unit}.tcl")).unwrap_or(rest).to_owned();
-                events.push(Event::Failed { test, why: whole_message(more()) });
+                let why = more();
+                // The configuration comes first, and what the server said of it last.
+                events.push(match (test.as_str(), why.lines().last()) {
+                    ("Can't start the Redis server", Some(said)) => Event::Broken(format!("{said}\n{why}")),
+                    _ => Event::Failed { test, why: whole_message(why) },
+                });
             }
             "exception" => events.push(Event::Broken(format!("{rest}\n{}", more()))),
             "TIMEOUT" => events.push(Event::Hung(None)),
