@@ -1,7 +1,6 @@
 //! From arguments to a handler: look-up, checks, which shards to lock, and the run itself.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
 
 use cairn_keyspace::types::Limits;
 use cairn_keyspace::{KeyHash, Keyspace, Locked};
@@ -9,56 +8,17 @@ use cairn_resp::Reply;
 
 use crate::context::{Context, Data, Lookups};
 use crate::effects::Effects;
-use crate::error::{CommandError, CommandResult};
-use crate::families;
+use crate::error::CommandError;
 use crate::host::{Host, Job};
 use crate::session::{Session, Transaction};
-use crate::spec::{CommandSpec, Flags, Keys, Subcommand};
-
-/// Into how many drawers the names are sorted: enough that most hold one.
-const DRAWERS: usize = 1024;
-
-struct Index {
-    specs: Vec<&'static CommandSpec>,
-    by_name: Vec<Vec<&'static CommandSpec>>,
-}
-
-static INDEX: LazyLock<Index> = LazyLock::new(|| {
-    let specs: Vec<_> = families::TABLES.iter().flat_map(|table| table.iter()).collect();
-    let mut by_name = vec![Vec::new(); DRAWERS];
-    for spec in &specs {
-        by_name[drawer(spec.name.as_bytes())].push(*spec);
-    }
-    Index { specs, by_name }
-});
-
-/// Where a name lies, in any case: a few of its letters tell names apart well enough, and cost less than to hash them all.
-#[inline]
-fn drawer(name: &[u8]) -> usize {
-    let letter = |at: usize| usize::from(name.get(at).copied().unwrap_or_default() | 0x20);
-    let len = name.len();
-    (len + letter(0) * 31 + letter(len / 2) * 7 + letter(len.wrapping_sub(1)) * 131) % DRAWERS
-}
-
-/// Every command, in the order of the families.
-#[must_use]
-pub fn all() -> &'static [&'static CommandSpec] {
-    &INDEX.specs
-}
-
-/// The command of this name, in any case.
-#[inline]
-#[must_use]
-pub fn lookup(name: &[u8]) -> Option<&'static CommandSpec> {
-    let known = &INDEX.by_name[drawer(name)];
-    known.iter().find(|spec| spec.name.as_bytes().eq_ignore_ascii_case(name)).copied()
-}
+use crate::spec::{CommandSpec, Flags};
+use crate::table::{Command, lookup, resolve};
 
 /// What is known of a request before it runs: its row in the table, and where its first key is. Found out once, so that
 /// the memory the key needs can be fetched while other requests run.
 #[derive(Clone, Copy, Default)]
 pub struct Route {
-    spec: Option<&'static CommandSpec>,
+    spec: Option<&'static Command>,
     first_key: Option<(usize, KeyHash)>,
 }
 
@@ -67,7 +27,7 @@ impl Route {
     #[inline]
     #[must_use]
     pub fn of(args: &[&[u8]], keyspace: &Keyspace) -> Self {
-        let spec = args.first().and_then(|name| lookup(name));
+        let spec = args.first().and_then(|name| lookup(name)).map(|command| command.resolve(args));
         let first = spec.and_then(|spec| spec.keys.first(args));
         Self { spec, first_key: first.map(|at| (at, keyspace.hash(args[at]))) }
     }
@@ -107,7 +67,7 @@ impl Route {
 /// What to do with a request.
 pub enum Decision {
     /// Run it, under these locks.
-    Run(&'static CommandSpec, LockPlan),
+    Run(&'static Command, LockPlan),
     /// The reply (an error, or QUEUED) is written.
     Replied,
 }
@@ -138,20 +98,26 @@ impl LockPlan {
     }
 
     pub(crate) fn of(spec: &CommandSpec, args: &[&[u8]], keyspace: &Keyspace) -> Self {
-        match spec.keys {
-            Keys::None => LockPlan::None,
-            Keys::Whole => LockPlan::Whole,
-            keys => {
-                let mut indexes = keys.indexes(args);
-                let Some(first) = indexes.next() else { return LockPlan::None };
-                let first = keyspace.hash(args[first]);
-                let mut rest = indexes.map(|at| keyspace.hash(args[at])).peekable();
-                if rest.peek().is_none() {
-                    LockPlan::One(first)
-                } else {
-                    LockPlan::Many(std::iter::once(first).chain(rest).collect())
+        if spec.keys.is_whole() {
+            return LockPlan::Whole;
+        }
+        let (mut first, mut more) = (None, Vec::new());
+        spec.keys.each(args, |at| {
+            let hash = keyspace.hash(args[at]);
+            match first {
+                None => first = Some(hash),
+                Some(first) => {
+                    if more.is_empty() {
+                        more.push(first);
+                    }
+                    more.push(hash);
                 }
             }
+        });
+        match first {
+            None => LockPlan::None,
+            Some(first) if more.is_empty() => LockPlan::One(first),
+            Some(_) => LockPlan::Many(more),
         }
     }
 
@@ -160,7 +126,7 @@ impl LockPlan {
         let mut hashes: Vec<_> = session.watches.iter().map(|watch| keyspace.hash(&watch.key)).collect();
         for args in session.transaction.iter().flat_map(|transaction| &transaction.queue) {
             let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
-            let Some(spec) = lookup(args[0]) else { continue };
+            let Some(spec) = resolve(&args) else { continue };
             match Self::of(spec, &args, keyspace) {
                 LockPlan::None => {}
                 LockPlan::One(hash) => hashes.push(hash),
@@ -189,25 +155,27 @@ pub fn decide(
             return Decision::Replied;
         }
         None => unknown(args),
+        Some(group) if group.flags.has(Flags::GROUP) && args.len() > 1 => {
+            unknown_subcommand(group.name, args[1])
+        }
         Some(spec) if !spec.arity.allows(args.len()) => CommandError::WrongArity(Cow::Borrowed(spec.name)),
         Some(spec)
             if !session.authenticated && !spec.flags.has(Flags::NO_AUTH) && host.password_required() =>
         {
             CommandError::other("NOAUTH Authentication required.")
         }
-        Some(spec) => match (check_subcommand(spec, args), &mut session.transaction) {
-            (Err(refusal), _) => refusal,
-            (Ok(()), None) if spec.ends_watches() => {
+        Some(spec) => match &mut session.transaction {
+            None if spec.ends_watches() => {
                 return Decision::Run(spec, LockPlan::of_session(session, keyspace));
             }
-            (Ok(()), None) => return Decision::Run(spec, route.plan(spec, args, keyspace)),
-            (Ok(()), Some(_)) if spec.runs_at_once() => {
+            None => return Decision::Run(spec, route.plan(spec, args, keyspace)),
+            Some(_) if spec.runs_at_once() => {
                 return Decision::Run(spec, LockPlan::of_session(session, keyspace));
             }
-            (Ok(()), Some(_)) if spec.flags.has(Flags::NO_MULTI) => {
+            Some(_) if spec.flags.has(Flags::NO_MULTI) => {
                 CommandError::other("ERR Command not allowed inside a transaction")
             }
-            (Ok(()), Some(transaction)) => {
+            Some(transaction) => {
                 transaction.queue.push(args.iter().map(|arg| arg.to_vec()).collect());
                 reply.simple("QUEUED");
                 return Decision::Replied;
@@ -240,27 +208,6 @@ impl CommandSpec {
 /// What a web page's request begins with, or has as its second line.
 fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
-}
-
-/// Checks that a group's subcommand is there, and with so many arguments.
-#[inline]
-fn check_subcommand(spec: &CommandSpec, args: &[&[u8]]) -> CommandResult {
-    match families::GROUPS.iter().find(|(name, _)| *name == spec.name) {
-        Some((_, subcommands)) if args.len() > 1 => check_group(spec, subcommands, args),
-        _ => Ok(()),
-    }
-}
-
-#[cold]
-fn check_group(spec: &CommandSpec, subcommands: &[Subcommand], args: &[&[u8]]) -> CommandResult {
-    let named = |subcommand: &&Subcommand| args[1].eq_ignore_ascii_case(subcommand.name.as_bytes());
-    match subcommands.iter().find(named) {
-        None => Err(unknown_subcommand(spec.name, args[1])),
-        Some(subcommand) if subcommand.arity.allows(args.len()) => Ok(()),
-        Some(subcommand) => {
-            Err(CommandError::WrongArity(format!("{}|{}", spec.name, subcommand.name).into()))
-        }
-    }
 }
 
 /// The error for a subcommand that is not there.
@@ -366,7 +313,7 @@ impl Context<'_, '_> {
         self.reply.array(transaction.queue.len());
         for args in &transaction.queue {
             let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
-            if let Some(spec) = lookup(args[0]) {
+            if let Some(spec) = resolve(&args) {
                 self.run(spec, &args);
             }
         }

@@ -16,21 +16,25 @@ mod error;
 mod families;
 mod glob;
 mod host;
+mod keys;
 pub mod observed;
 mod replay;
 mod scan;
 mod session;
 mod spec;
+mod table;
 #[cfg(test)]
 mod testing;
 
 pub use cairn_resp::{Protocol, Reply};
 pub use context::{Collection, Context, Data, Lookups};
-pub use dispatch::{Decision, LockPlan, Ran, Route, Tools, all, decide, expire_shard, lookup, run};
+pub use dispatch::{Decision, LockPlan, Ran, Route, Tools, decide, expire_shard, run};
 pub use effects::Effects;
 pub use error::{CommandError, CommandResult};
 pub use glob::glob_matches;
 pub use host::{ClientFilter, Host, Job, SnapshotReason};
+pub use keys::{Access, AccessOf, Begin, Find, Finder, KeySpec, Keys};
 pub use replay::{Piece, ReplayError, Replayer, replay};
 pub use session::{Session, Transaction, Watch};
-pub use spec::{Arity, Categories, CommandSpec, Flags, Handler, Keys, at_least, exactly};
+pub use spec::{Arity, Categories, CommandSpec, Flags, Handler, at_least, exactly};
+pub use table::{Command, all, lookup, lookup_full, numbered, resolve};

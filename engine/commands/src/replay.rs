@@ -14,11 +14,12 @@ use cairn_keyspace::types::Limits;
 use cairn_keyspace::{KeyHash, Keyspace, Locked, SHARDS};
 use cairn_resp::{Args, Limits as WireLimits, Parsed, Parser, Protocol, Reply};
 
-use crate::dispatch::{LockPlan, Tools, lookup, run};
+use crate::dispatch::{LockPlan, Tools, run};
 use crate::effects::Effects;
 use crate::host::Host;
 use crate::session::Session;
 use crate::spec::CommandSpec;
+use crate::table::{Command, lookup};
 
 /// A round shorter than this is run by the thread that has it: waking others would take longer.
 const ROUND_EFFECTS_MIN: usize = if cfg!(test) { 4 } else { 256 };
@@ -110,7 +111,7 @@ pub struct Replayer<'a> {
     spare: Option<Round>,
     args: Args,
     /// The command that the last effect named: most name the same as the one before.
-    last: (Vec<u8>, Option<&'static CommandSpec>),
+    last: (Vec<u8>, Option<&'static Command>),
     /// What has come of an effect that is not whole yet, and its position.
     rest: Vec<u8>,
     rest_at: u64,
@@ -246,7 +247,8 @@ impl<'a> Replayer<'a> {
         if self.last.0 != args[0] {
             self.last = (args[0].to_vec(), lookup(args[0]));
         }
-        let spec = self.last.1.ok_or_else(|| format!("unknown command '{}'", shown(args[0])))?;
+        let command = self.last.1.ok_or_else(|| format!("unknown command '{}'", shown(args[0])))?;
+        let spec = command.resolve(args);
         if !spec.arity.allows(args.len()) {
             return Err(format!("wrong number of arguments for '{}'", shown(args[0])));
         }

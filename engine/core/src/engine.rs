@@ -465,7 +465,7 @@ fn admission_bytes(spec: &CommandSpec, session: &Session, args: &[&[u8]]) -> Opt
     let queue = &session.transaction.as_ref()?.queue;
     let writes = queue
         .iter()
-        .any(|args| cairn_commands::lookup(&args[0]).is_some_and(|spec| spec.flags.has(Flags::WRITE)));
+        .any(|args| cairn_commands::resolve(args).is_some_and(|spec| spec.flags.has(Flags::WRITE)));
     writes.then(|| bytes(&mut queue.iter().flatten().map(Vec::len)))
 }
 

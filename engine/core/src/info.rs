@@ -126,7 +126,7 @@ fn replication(inner: &Inner, text: &mut String) {
 }
 
 fn databases(inner: &Inner, keyspace: &Locked<'_>, text: &mut String) {
-    debug_assert!(lookup(b"info").is_some_and(|spec| spec.keys == cairn_commands::Keys::Whole));
+    debug_assert!(lookup(b"info").is_some_and(|spec| spec.keys.is_whole()));
     for db in 0..inner.keyspace.databases() {
         let keys = keyspace.len(db);
         if keys > 0 {

@@ -2,26 +2,37 @@
 
 use cairn_resp::Protocol;
 
+use super::help;
 use super::transactions::end_watches;
 use crate::args::{integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
 use crate::host::ClientFilter;
-use crate::spec::{Categories, CommandSpec, Flags, Keys, Subcommand, at_least, exactly, subcommand};
+use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const CONNECTION: Categories = Categories::CONNECTION;
-const ALWAYS: Flags = Flags::NONE.no_script().loading().stale().fast();
+const ALWAYS: Flags = Flags::NONE.no_script().loading().stale().fast().no_auth().allow_busy();
+const CLIENT: Flags = Flags::NONE.no_script().loading().stale();
+const CLIENT_ADMIN: Flags = CLIENT.admin();
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "ping",   arity: at_least(1), flags: Flags::NONE.fast(),                   keys: Keys::None, acl: CONNECTION, handler: ping },
     CommandSpec { name: "echo",   arity: exactly(2),  flags: Flags::NONE.loading().stale().fast(), keys: Keys::None, acl: CONNECTION, handler: echo },
     CommandSpec { name: "select", arity: exactly(2),  flags: Flags::NONE.loading().stale().fast(), keys: Keys::None, acl: CONNECTION, handler: select },
-    CommandSpec { name: "auth",   arity: at_least(2), flags: ALWAYS.no_auth(),                     keys: Keys::None, acl: CONNECTION, handler: auth },
-    CommandSpec { name: "hello",  arity: at_least(1), flags: ALWAYS.no_auth(),                     keys: Keys::None, acl: CONNECTION, handler: hello },
-    CommandSpec { name: "quit",   arity: at_least(1), flags: ALWAYS.no_auth(),                     keys: Keys::None, acl: CONNECTION, handler: quit },
-    CommandSpec { name: "reset",  arity: exactly(1),  flags: ALWAYS.no_auth(),                     keys: Keys::None, acl: CONNECTION, handler: reset },
-    CommandSpec { name: "client", arity: at_least(2), flags: Flags::NONE.no_script().loading().stale(), keys: Keys::None, acl: CONNECTION, handler: client },
+    CommandSpec { name: "auth",   arity: at_least(2), flags: ALWAYS, keys: Keys::None, acl: CONNECTION, handler: auth },
+    CommandSpec { name: "hello",  arity: at_least(1), flags: ALWAYS, keys: Keys::None, acl: CONNECTION, handler: hello },
+    CommandSpec { name: "quit",   arity: at_least(1), flags: ALWAYS, keys: Keys::None, acl: CONNECTION, handler: quit },
+    CommandSpec { name: "reset",  arity: exactly(1),  flags: ALWAYS, keys: Keys::None, acl: CONNECTION, handler: reset },
+    help::group_row("client"),
+    CommandSpec { name: "client|id",      arity: exactly(2),  flags: CLIENT,       keys: Keys::None, acl: CONNECTION, handler: client },
+    CommandSpec { name: "client|getname", arity: exactly(2),  flags: CLIENT,       keys: Keys::None, acl: CONNECTION, handler: client },
+    CommandSpec { name: "client|setname", arity: exactly(3),  flags: CLIENT,       keys: Keys::None, acl: CONNECTION, handler: client },
+    CommandSpec { name: "client|setinfo", arity: exactly(4),  flags: CLIENT,       keys: Keys::None, acl: CONNECTION, handler: client },
+    CommandSpec { name: "client|info",    arity: exactly(2),  flags: CLIENT,       keys: Keys::None, acl: CONNECTION, handler: client },
+    CommandSpec { name: "client|list",    arity: at_least(2), flags: CLIENT_ADMIN, keys: Keys::None, acl: CONNECTION, handler: client },
+    CommandSpec { name: "client|kill",    arity: at_least(3), flags: CLIENT_ADMIN, keys: Keys::None, acl: CONNECTION, handler: client },
+    help::row("client|help", CONNECTION),
 ];
 
 fn ping(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
@@ -169,16 +180,6 @@ fn set_name(ctx: &mut Context<'_, '_>, name: &[u8]) {
     ctx.session.name = name.to_vec();
     ctx.host.client_named(ctx.session.id, name);
 }
-
-pub(crate) const CLIENT: &[Subcommand] = &[
-    subcommand("id", exactly(2)),
-    subcommand("getname", exactly(2)),
-    subcommand("setname", exactly(3)),
-    subcommand("setinfo", exactly(4)),
-    subcommand("info", exactly(2)),
-    subcommand("list", at_least(2)),
-    subcommand("kill", at_least(3)),
-];
 
 fn client(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let word = args[1].to_ascii_lowercase();

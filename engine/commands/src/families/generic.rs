@@ -2,39 +2,50 @@
 
 use cairn_keyspace::{Object, Value};
 
+use super::help;
 use crate::args::{TimeUnit, integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
 use crate::glob::glob_matches;
+use crate::keys::{Access, KeySpec};
 use crate::scan::{ScanOptions, cursor, reply_scan};
-use crate::spec::{Categories, CommandSpec, Flags, Keys, Subcommand, at_least, exactly, subcommand};
+use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const KEYSPACE: Categories = Categories::KEYSPACE;
+const TAKEN: KeySpec = KeySpec::one(1, Access::RW.access().delete());
+const RENAME: &[KeySpec] = &[TAKEN, KeySpec::one(2, Access::OW.update())];
+const RENAMENX: &[KeySpec] = &[TAKEN, KeySpec::one(2, Access::OW.insert())];
+const COPY: &[KeySpec] = &[KeySpec::one(1, Access::RO.access()), KeySpec::one(2, Access::OW.update())];
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "del",         arity: at_least(2), flags: Flags::WRITE,            keys: Keys::every(1, -1, 1), acl: KEYSPACE, handler: del },
-    CommandSpec { name: "unlink",      arity: at_least(2), flags: Flags::WRITE.fast(),     keys: Keys::every(1, -1, 1), acl: KEYSPACE, handler: del },
-    CommandSpec { name: "exists",      arity: at_least(2), flags: Flags::READ.fast(),      keys: Keys::every(1, -1, 1), acl: KEYSPACE, handler: exists },
-    CommandSpec { name: "touch",       arity: at_least(2), flags: Flags::READ.fast(),      keys: Keys::every(1, -1, 1), acl: KEYSPACE, handler: exists },
-    CommandSpec { name: "type",        arity: exactly(2),  flags: Flags::READ.fast(),      keys: Keys::one(1),          acl: KEYSPACE, handler: type_of },
-    CommandSpec { name: "expire",      arity: at_least(3), flags: Flags::WRITE.fast(),     keys: Keys::one(1),          acl: KEYSPACE, handler: expire },
-    CommandSpec { name: "pexpire",     arity: at_least(3), flags: Flags::WRITE.fast(),     keys: Keys::one(1),          acl: KEYSPACE, handler: pexpire },
-    CommandSpec { name: "expireat",    arity: at_least(3), flags: Flags::WRITE.fast(),     keys: Keys::one(1),          acl: KEYSPACE, handler: expireat },
-    CommandSpec { name: "pexpireat",   arity: at_least(3), flags: Flags::WRITE.fast(),     keys: Keys::one(1),          acl: KEYSPACE, handler: pexpireat },
+    CommandSpec { name: "del",         arity: at_least(2), flags: Flags::WRITE,            keys: Keys::every(1, -1, 1).access(Access::RM.delete()), acl: KEYSPACE, handler: del },
+    CommandSpec { name: "unlink",      arity: at_least(2), flags: Flags::WRITE.fast(),     keys: Keys::every(1, -1, 1).access(Access::RM.delete()), acl: KEYSPACE, handler: del },
+    CommandSpec { name: "exists",      arity: at_least(2), flags: Flags::READ.fast(),      keys: Keys::every(1, -1, 1).access(Access::RO), acl: KEYSPACE, handler: exists },
+    CommandSpec { name: "touch",       arity: at_least(2), flags: Flags::READ.fast(),      keys: Keys::every(1, -1, 1).access(Access::RO), acl: KEYSPACE, handler: exists },
+    CommandSpec { name: "type",        arity: exactly(2),  flags: Flags::READ.fast(),      keys: Keys::one(1).access(Access::RO), acl: KEYSPACE, handler: type_of },
+    CommandSpec { name: "expire",      arity: at_least(3), flags: Flags::WRITE.fast(),     keys: Keys::one(1).access(Access::RW.update()), acl: KEYSPACE, handler: expire },
+    CommandSpec { name: "pexpire",     arity: at_least(3), flags: Flags::WRITE.fast(),     keys: Keys::one(1).access(Access::RW.update()), acl: KEYSPACE, handler: pexpire },
+    CommandSpec { name: "expireat",    arity: at_least(3), flags: Flags::WRITE.fast(),     keys: Keys::one(1).access(Access::RW.update()), acl: KEYSPACE, handler: expireat },
+    CommandSpec { name: "pexpireat",   arity: at_least(3), flags: Flags::WRITE.fast(),     keys: Keys::one(1).access(Access::RW.update()), acl: KEYSPACE, handler: pexpireat },
     CommandSpec { name: "ttl",         arity: exactly(2),  flags: Flags::READ.fast(),      keys: Keys::one(1),          acl: KEYSPACE, handler: ttl },
     CommandSpec { name: "pttl",        arity: exactly(2),  flags: Flags::READ.fast(),      keys: Keys::one(1),          acl: KEYSPACE, handler: pttl },
     CommandSpec { name: "expiretime",  arity: exactly(2),  flags: Flags::READ.fast(),      keys: Keys::one(1),          acl: KEYSPACE, handler: expiretime },
     CommandSpec { name: "pexpiretime", arity: exactly(2),  flags: Flags::READ.fast(),      keys: Keys::one(1),          acl: KEYSPACE, handler: pexpiretime },
-    CommandSpec { name: "persist",     arity: exactly(2),  flags: Flags::WRITE.fast(),     keys: Keys::one(1),          acl: KEYSPACE, handler: persist },
+    CommandSpec { name: "persist",     arity: exactly(2),  flags: Flags::WRITE.fast(),     keys: Keys::one(1).access(Access::RW.update()), acl: KEYSPACE, handler: persist },
     CommandSpec { name: "keys",        arity: exactly(2),  flags: Flags::READ,             keys: Keys::Whole,           acl: KEYSPACE.and(Categories::DANGEROUS), handler: keys },
     CommandSpec { name: "scan",        arity: at_least(2), flags: Flags::READ,             keys: Keys::Whole,           acl: KEYSPACE, handler: scan },
     CommandSpec { name: "randomkey",   arity: exactly(1),  flags: Flags::READ,             keys: Keys::Whole,           acl: KEYSPACE, handler: randomkey },
-    CommandSpec { name: "rename",      arity: exactly(3),  flags: Flags::WRITE,            keys: Keys::every(1, 2, 1),  acl: KEYSPACE, handler: rename },
-    CommandSpec { name: "renamenx",    arity: exactly(3),  flags: Flags::WRITE.fast(),     keys: Keys::every(1, 2, 1),  acl: KEYSPACE, handler: renamenx },
-    CommandSpec { name: "copy",        arity: at_least(3), flags: Flags::WRITE.deny_oom(), keys: Keys::every(1, 2, 1),  acl: KEYSPACE, handler: copy },
+    CommandSpec { name: "rename",      arity: exactly(3),  flags: Flags::WRITE,            keys: Keys::specs(RENAME),    acl: KEYSPACE, handler: rename },
+    CommandSpec { name: "renamenx",    arity: exactly(3),  flags: Flags::WRITE.fast(),     keys: Keys::specs(RENAMENX),  acl: KEYSPACE, handler: renamenx },
+    CommandSpec { name: "copy",        arity: at_least(3), flags: Flags::WRITE.deny_oom(), keys: Keys::specs(COPY),     acl: KEYSPACE, handler: copy },
     CommandSpec { name: "move",        arity: exactly(3),  flags: Flags::WRITE.fast(),     keys: Keys::one(1),          acl: KEYSPACE, handler: move_key },
-    CommandSpec { name: "object",      arity: at_least(2), flags: Flags::READ,             keys: Keys::one(2),          acl: KEYSPACE, handler: object },
+    help::group_row("object"),
+    CommandSpec { name: "object|encoding", arity: exactly(3), flags: Flags::READ, keys: Keys::one(2).access(Access::RO), acl: KEYSPACE, handler: object },
+    CommandSpec { name: "object|refcount", arity: exactly(3), flags: Flags::READ, keys: Keys::one(2).access(Access::RO), acl: KEYSPACE, handler: object },
+    CommandSpec { name: "object|idletime", arity: exactly(3), flags: Flags::READ, keys: Keys::one(2).access(Access::RO), acl: KEYSPACE, handler: object },
+    CommandSpec { name: "object|freq",     arity: exactly(3), flags: Flags::READ, keys: Keys::one(2).access(Access::RO), acl: KEYSPACE, handler: object },
+    help::row("object|help", KEYSPACE),
 ];
 
 /// The longest string that Redis keeps beside its header, in bytes: what OBJECT ENCODING calls embstr.
@@ -360,33 +371,8 @@ fn move_key(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     Ok(())
 }
 
-const OBJECT_HELP: &[&str] = &[
-    "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "ENCODING <key>",
-    "    Return the kind of internal representation used in order to store the value",
-    "    associated with a <key>.",
-    "REFCOUNT <key>",
-    "    Return the number of references of the value associated with the specified",
-    "    <key>.",
-    "HELP",
-    "    Print this help.",
-];
-
-pub(crate) const OBJECT: &[Subcommand] = &[
-    subcommand("help", exactly(2)),
-    subcommand("encoding", exactly(3)),
-    subcommand("refcount", exactly(3)),
-    subcommand("idletime", exactly(3)),
-    subcommand("freq", exactly(3)),
-];
-
 fn object(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let word = args[1].to_ascii_lowercase();
-    if word == b"help" {
-        ctx.reply.array(OBJECT_HELP.len());
-        OBJECT_HELP.iter().for_each(|line| ctx.reply.simple(line));
-        return Ok(());
-    }
     let Some(entry) = ctx.data.get(args[2]) else {
         ctx.reply.null();
         return Ok(());

@@ -7,6 +7,7 @@ use super::set::scan_collection;
 use crate::args::{add_decimals, float, integer, parse_float, sample_options};
 use crate::context::{Context, bulk_item};
 use crate::error::{CommandError, CommandResult};
+use crate::keys::Access;
 use crate::scan::{cursor, reply_scan};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
@@ -14,18 +15,18 @@ const HASH: Categories = Categories::HASH;
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "hset",         arity: at_least(4), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1), acl: HASH, handler: hset },
-    CommandSpec { name: "hmset",        arity: at_least(4), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1), acl: HASH, handler: hmset },
-    CommandSpec { name: "hsetnx",       arity: exactly(4),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1), acl: HASH, handler: hsetnx },
+    CommandSpec { name: "hset",         arity: at_least(4), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1).access(Access::RW.update()), acl: HASH, handler: hset },
+    CommandSpec { name: "hmset",        arity: at_least(4), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1).access(Access::RW.update()), acl: HASH, handler: hmset },
+    CommandSpec { name: "hsetnx",       arity: exactly(4),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1).access(Access::RW.insert()), acl: HASH, handler: hsetnx },
     CommandSpec { name: "hget",         arity: exactly(3),  flags: Flags::READ.fast(),             keys: Keys::one(1), acl: HASH, handler: hget },
     CommandSpec { name: "hmget",        arity: at_least(3), flags: Flags::READ.fast(),             keys: Keys::one(1), acl: HASH, handler: hmget },
     CommandSpec { name: "hgetall",      arity: exactly(2),  flags: Flags::READ,                    keys: Keys::one(1), acl: HASH, handler: hgetall },
     CommandSpec { name: "hkeys",        arity: exactly(2),  flags: Flags::READ,                    keys: Keys::one(1), acl: HASH, handler: hkeys },
     CommandSpec { name: "hvals",        arity: exactly(2),  flags: Flags::READ,                    keys: Keys::one(1), acl: HASH, handler: hvals },
-    CommandSpec { name: "hlen",         arity: exactly(2),  flags: Flags::READ.fast(),             keys: Keys::one(1), acl: HASH, handler: hlen },
-    CommandSpec { name: "hstrlen",      arity: exactly(3),  flags: Flags::READ.fast(),             keys: Keys::one(1), acl: HASH, handler: hstrlen },
-    CommandSpec { name: "hexists",      arity: exactly(3),  flags: Flags::READ.fast(),             keys: Keys::one(1), acl: HASH, handler: hexists },
-    CommandSpec { name: "hdel",         arity: at_least(3), flags: Flags::WRITE.fast(),            keys: Keys::one(1), acl: HASH, handler: hdel },
+    CommandSpec { name: "hlen",         arity: exactly(2),  flags: Flags::READ.fast(),             keys: Keys::one(1).access(Access::RO), acl: HASH, handler: hlen },
+    CommandSpec { name: "hstrlen",      arity: exactly(3),  flags: Flags::READ.fast(),             keys: Keys::one(1).access(Access::RO), acl: HASH, handler: hstrlen },
+    CommandSpec { name: "hexists",      arity: exactly(3),  flags: Flags::READ.fast(),             keys: Keys::one(1).access(Access::RO), acl: HASH, handler: hexists },
+    CommandSpec { name: "hdel",         arity: at_least(3), flags: Flags::WRITE.fast(),            keys: Keys::one(1).access(Access::RW.delete()), acl: HASH, handler: hdel },
     CommandSpec { name: "hincrby",      arity: exactly(4),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1), acl: HASH, handler: hincrby },
     CommandSpec { name: "hincrbyfloat", arity: exactly(4),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1), acl: HASH, handler: hincrbyfloat },
     CommandSpec { name: "hscan",        arity: at_least(3), flags: Flags::READ,                    keys: Keys::one(1), acl: HASH, handler: hscan },

@@ -5,29 +5,30 @@ use cairn_keyspace::types::{List, Side};
 use crate::args::{clamp_range, integer, is, natural, positive};
 use crate::context::{Context, bulk_item};
 use crate::error::{CommandError, CommandResult};
+use crate::keys::Access;
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const LIST: Categories = Categories::LIST;
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "lpush",     arity: at_least(3), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),         acl: LIST, handler: lpush },
-    CommandSpec { name: "rpush",     arity: at_least(3), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),         acl: LIST, handler: rpush },
-    CommandSpec { name: "lpushx",    arity: at_least(3), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),         acl: LIST, handler: lpushx },
-    CommandSpec { name: "rpushx",    arity: at_least(3), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),         acl: LIST, handler: rpushx },
-    CommandSpec { name: "lpop",      arity: at_least(2), flags: Flags::WRITE.fast(),            keys: Keys::one(1),         acl: LIST, handler: lpop },
-    CommandSpec { name: "rpop",      arity: at_least(2), flags: Flags::WRITE.fast(),            keys: Keys::one(1),         acl: LIST, handler: rpop },
-    CommandSpec { name: "llen",      arity: exactly(2),  flags: Flags::READ.fast(),             keys: Keys::one(1),         acl: LIST, handler: llen },
+    CommandSpec { name: "lpush",     arity: at_least(3), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1).access(Access::RW.insert()), acl: LIST, handler: lpush },
+    CommandSpec { name: "rpush",     arity: at_least(3), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1).access(Access::RW.insert()), acl: LIST, handler: rpush },
+    CommandSpec { name: "lpushx",    arity: at_least(3), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1).access(Access::RW.insert()), acl: LIST, handler: lpushx },
+    CommandSpec { name: "rpushx",    arity: at_least(3), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1).access(Access::RW.insert()), acl: LIST, handler: rpushx },
+    CommandSpec { name: "lpop",      arity: at_least(2), flags: Flags::WRITE.fast(),            keys: Keys::one(1).access(Access::RW.access().delete()), acl: LIST, handler: lpop },
+    CommandSpec { name: "rpop",      arity: at_least(2), flags: Flags::WRITE.fast(),            keys: Keys::one(1).access(Access::RW.access().delete()), acl: LIST, handler: rpop },
+    CommandSpec { name: "llen",      arity: exactly(2),  flags: Flags::READ.fast(),             keys: Keys::one(1).access(Access::RO), acl: LIST, handler: llen },
     CommandSpec { name: "lrange",    arity: exactly(4),  flags: Flags::READ,                    keys: Keys::one(1),         acl: LIST, handler: lrange },
     CommandSpec { name: "lindex",    arity: exactly(3),  flags: Flags::READ,                    keys: Keys::one(1),         acl: LIST, handler: lindex },
-    CommandSpec { name: "lset",      arity: exactly(4),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1),         acl: LIST, handler: lset },
-    CommandSpec { name: "linsert",   arity: exactly(5),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1),         acl: LIST, handler: linsert },
-    CommandSpec { name: "lrem",      arity: exactly(4),  flags: Flags::WRITE,                   keys: Keys::one(1),         acl: LIST, handler: lrem },
-    CommandSpec { name: "ltrim",     arity: exactly(4),  flags: Flags::WRITE,                   keys: Keys::one(1),         acl: LIST, handler: ltrim },
-    CommandSpec { name: "rpoplpush", arity: exactly(3),  flags: Flags::WRITE.deny_oom(),        keys: Keys::every(1, 2, 1), acl: LIST, handler: rpoplpush },
-    CommandSpec { name: "lmove",     arity: exactly(5),  flags: Flags::WRITE.deny_oom(),        keys: Keys::every(1, 2, 1), acl: LIST, handler: lmove },
+    CommandSpec { name: "lset",      arity: exactly(4),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1).access(Access::RW.update()), acl: LIST, handler: lset },
+    CommandSpec { name: "linsert",   arity: exactly(5),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1).access(Access::RW.insert()), acl: LIST, handler: linsert },
+    CommandSpec { name: "lrem",      arity: exactly(4),  flags: Flags::WRITE,                   keys: Keys::one(1).access(Access::RW.delete()), acl: LIST, handler: lrem },
+    CommandSpec { name: "ltrim",     arity: exactly(4),  flags: Flags::WRITE,                   keys: Keys::one(1).access(Access::RW.delete()), acl: LIST, handler: ltrim },
+    CommandSpec { name: "rpoplpush", arity: exactly(3),  flags: Flags::WRITE.deny_oom(),        keys: Keys::MOVE,            acl: LIST, handler: rpoplpush },
+    CommandSpec { name: "lmove",     arity: exactly(5),  flags: Flags::WRITE.deny_oom(),        keys: Keys::MOVE,            acl: LIST, handler: lmove },
     CommandSpec { name: "lpos",      arity: at_least(3), flags: Flags::READ,                    keys: Keys::one(1),         acl: LIST, handler: lpos },
-    CommandSpec { name: "lmpop",     arity: at_least(4), flags: Flags::WRITE.movable_keys(),    keys: Keys::counted(1),     acl: LIST, handler: lmpop },
+    CommandSpec { name: "lmpop",     arity: at_least(4), flags: Flags::WRITE,                   keys: Keys::counted(1).access(Access::RW.access().delete()), acl: LIST, handler: lmpop },
 ];
 
 fn lpush(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {

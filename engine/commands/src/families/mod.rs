@@ -1,8 +1,11 @@
 //! The families of commands: a file each, its rows on top.
 
+mod command;
 mod connection;
+pub(crate) mod docs;
 mod generic;
 mod hash;
+mod help;
 mod list;
 mod server;
 mod set;
@@ -23,15 +26,11 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     transactions::COMMANDS,
     connection::COMMANDS,
     server::COMMANDS,
+    command::COMMANDS,
 ];
 
-/// The subcommands of each command that is a group.
-pub(crate) const GROUPS: &[(&str, &[Subcommand])] = &[
-    ("object", generic::OBJECT),
-    ("client", connection::CLIENT),
-    ("config", server::CONFIG),
-    ("command", server::COMMAND),
-];
+/// Subcommands that are as their group is, but for name and arity; those with more to say are rows.
+pub(crate) const GROUPS: &[(&str, &[Subcommand])] = &[];
 
 #[cfg(test)]
 mod tests {

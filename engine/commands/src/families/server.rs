@@ -2,12 +2,13 @@
 
 use cairn_keyspace::Entry;
 
+use super::help;
 use crate::args::{float, integer, is};
 use crate::context::Context;
-use crate::dispatch::{self, unknown_subcommand};
+use crate::dispatch::unknown_subcommand;
 use crate::error::{CommandError, CommandResult};
 use crate::host::{Job, SnapshotReason};
-use crate::spec::{Categories, CommandSpec, Flags, Keys, Subcommand, at_least, exactly, subcommand};
+use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const NONE: Categories = Categories::NONE;
 const KEYSPACE: Categories = Categories::KEYSPACE;
@@ -16,18 +17,22 @@ const ADMIN: Flags = Flags::ADMIN.no_script();
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "info",         arity: at_least(1), flags: Flags::NONE.loading().stale(),        keys: Keys::Whole, acl: Categories::DANGEROUS, handler: info },
-    CommandSpec { name: "config",       arity: at_least(2), flags: ADMIN.loading().stale(),              keys: Keys::None,  acl: NONE, handler: config },
-    CommandSpec { name: "command",      arity: at_least(1), flags: Flags::NONE.loading().stale(),        keys: Keys::None,  acl: Categories::CONNECTION, handler: command },
+    help::group_row("config"),
+    CommandSpec { name: "config|get",       arity: at_least(3), flags: ADMIN.loading().stale(), keys: Keys::None, acl: NONE, handler: config_get },
+    CommandSpec { name: "config|set",       arity: at_least(4), flags: ADMIN.loading().stale(), keys: Keys::None, acl: NONE, handler: config_set },
+    CommandSpec { name: "config|rewrite",   arity: exactly(2),  flags: ADMIN.loading().stale(), keys: Keys::None, acl: NONE, handler: config_rewrite },
+    CommandSpec { name: "config|resetstat", arity: exactly(2),  flags: ADMIN.loading().stale(), keys: Keys::None, acl: NONE, handler: config_resetstat },
+    help::row("config|help", NONE),
     CommandSpec { name: "time",         arity: exactly(1),  flags: Flags::NONE.loading().stale().fast(), keys: Keys::None,  acl: NONE, handler: time },
     CommandSpec { name: "dbsize",       arity: exactly(1),  flags: Flags::READ.fast(),                   keys: Keys::Whole, acl: KEYSPACE, handler: dbsize },
     CommandSpec { name: "flushdb",      arity: at_least(1), flags: Flags::WRITE,                         keys: Keys::Whole, acl: KEYSPACE.and(Categories::DANGEROUS), handler: flushdb },
     CommandSpec { name: "flushall",     arity: at_least(1), flags: Flags::WRITE,                         keys: Keys::Whole, acl: KEYSPACE.and(Categories::DANGEROUS), handler: flushall },
     CommandSpec { name: "swapdb",       arity: exactly(3),  flags: Flags::WRITE.fast(),                  keys: Keys::Whole, acl: KEYSPACE.and(Categories::DANGEROUS), handler: swapdb },
-    CommandSpec { name: "save",         arity: exactly(1),  flags: ADMIN.no_multi(),                     keys: Keys::None,  acl: NONE, handler: save },
-    CommandSpec { name: "bgsave",       arity: at_least(1), flags: ADMIN,                                keys: Keys::None,  acl: NONE, handler: bgsave },
-    CommandSpec { name: "bgrewriteaof", arity: exactly(1),  flags: ADMIN,                                keys: Keys::None,  acl: NONE, handler: bgrewriteaof },
-    CommandSpec { name: "lastsave",     arity: exactly(1),  flags: Flags::NONE.loading().stale().fast(), keys: Keys::None,  acl: Categories::DANGEROUS, handler: lastsave },
-    CommandSpec { name: "shutdown",     arity: at_least(1), flags: ADMIN.loading().stale().no_multi(),   keys: Keys::None,  acl: NONE, handler: shutdown },
+    CommandSpec { name: "save",         arity: exactly(1),  flags: Flags::ADMIN.no_script().no_async_loading().no_multi(), keys: Keys::None,  acl: NONE, handler: save },
+    CommandSpec { name: "bgsave",       arity: at_least(1), flags: Flags::ADMIN.no_script().no_async_loading(), keys: Keys::None,  acl: NONE, handler: bgsave },
+    CommandSpec { name: "bgrewriteaof", arity: exactly(1),  flags: Flags::ADMIN.no_script().no_async_loading(), keys: Keys::None,  acl: NONE, handler: bgrewriteaof },
+    CommandSpec { name: "lastsave",     arity: exactly(1),  flags: Flags::NONE.loading().stale().fast(), keys: Keys::None,  acl: Categories::ADMIN.and(Categories::DANGEROUS), handler: lastsave },
+    CommandSpec { name: "shutdown",     arity: at_least(1), flags: Flags::ADMIN.no_script().loading().stale().no_multi().allow_busy(), keys: Keys::None,  acl: NONE, handler: shutdown },
     CommandSpec { name: "debug",        arity: at_least(2), flags: ADMIN.loading().stale(),              keys: Keys::Whole, acl: NONE, handler: debug },
 ];
 
@@ -40,129 +45,35 @@ fn info(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     Ok(())
 }
 
-pub(crate) const CONFIG: &[Subcommand] = &[
-    subcommand("get", at_least(3)),
-    subcommand("set", at_least(4)),
-    subcommand("rewrite", exactly(2)),
-    subcommand("resetstat", exactly(2)),
-];
-
-fn config(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    match (&args[1].to_ascii_lowercase()[..], &args[2..]) {
-        (b"get", patterns) if !patterns.is_empty() => {
-            let found = ctx.host.config_get(patterns);
-            ctx.reply.map(found.len());
-            for (name, value) in found {
-                ctx.reply.bulk(name.as_bytes());
-                ctx.reply.bulk(value.as_bytes());
-            }
-        }
-        (b"set", pairs) if !pairs.is_empty() && pairs.len().is_multiple_of(2) => {
-            let pairs: Vec<_> = pairs.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-            ctx.host.config_set(&pairs).map_err(CommandError::other)?;
-            ctx.reply.ok();
-        }
-        (b"rewrite", []) => {
-            ctx.host.config_rewrite().map_err(CommandError::other)?;
-            ctx.reply.ok();
-        }
-        (b"resetstat", []) => {
-            ctx.host.reset_statistics();
-            ctx.reply.ok();
-        }
-        _ => return Err(CommandError::WrongArity("config|set".into())),
-    }
-    Ok(())
-}
-
-pub(crate) const COMMAND: &[Subcommand] = &[
-    subcommand("count", exactly(2)),
-    subcommand("list", at_least(2)),
-    subcommand("info", at_least(2)),
-    subcommand("docs", at_least(2)),
-    subcommand("getkeys", at_least(3)),
-];
-
-fn command(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    let Some(word) = args.get(1) else {
-        ctx.reply.array(dispatch::all().len());
-        for spec in dispatch::all() {
-            describe(ctx, spec);
-        }
-        return Ok(());
-    };
-    match (&word.to_ascii_lowercase()[..], &args[2..]) {
-        (b"count", []) => ctx.reply.integer(dispatch::all().len() as i64),
-        (b"list", []) => {
-            ctx.reply.array(dispatch::all().len());
-            for spec in dispatch::all() {
-                ctx.reply.bulk(spec.name.as_bytes());
-            }
-        }
-        (b"info", names) => {
-            ctx.reply.array(if names.is_empty() { dispatch::all().len() } else { names.len() });
-            if names.is_empty() {
-                dispatch::all().iter().for_each(|spec| describe(ctx, spec));
-            }
-            for name in names {
-                match dispatch::lookup(name) {
-                    Some(spec) => describe(ctx, spec),
-                    None => ctx.reply.null_array(),
-                }
-            }
-        }
-        (b"docs", names) => docs(ctx, names),
-        (b"getkeys", request) if !request.is_empty() => getkeys(ctx, request)?,
-        _ => return Err(CommandError::Syntax),
-    }
-    Ok(())
-}
-
-fn describe(ctx: &mut Context<'_, '_>, spec: &CommandSpec) {
-    let reply = &mut ctx.reply;
-    reply.array(10);
-    reply.bulk(spec.name.as_bytes());
-    reply.integer(spec.arity.shown());
-    let flags: Vec<_> = spec.flags.shown().collect();
-    reply.set(flags.len());
-    flags.iter().for_each(|flag| reply.simple(flag));
-    let (first, last, step) = spec.keys.shown();
-    [first, last, step].iter().for_each(|n| reply.integer(*n));
-    let categories: Vec<_> = spec.categories().collect();
-    reply.set(categories.len());
-    categories.iter().for_each(|category| reply.simple(category));
-    // Tips, key specifications and subcommands.
-    (0..3).for_each(|_| reply.array(0));
-}
-
-fn docs(ctx: &mut Context<'_, '_>, names: &[&[u8]]) {
-    let found: Vec<&CommandSpec> = match names {
-        [] => dispatch::all().to_vec(),
-        names => names.iter().filter_map(|name| dispatch::lookup(name)).collect(),
-    };
+fn config_get(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let found = ctx.host.config_get(&args[2..]);
     ctx.reply.map(found.len());
-    for spec in found {
-        let group = spec.categories().last().unwrap_or("@generic").trim_start_matches('@').to_owned();
-        ctx.reply.bulk(spec.name.as_bytes());
-        ctx.reply.map(2);
-        ctx.reply.bulk(b"group");
-        ctx.reply.bulk(group.as_bytes());
-        ctx.reply.bulk(b"arity");
-        ctx.reply.integer(spec.arity.shown());
+    for (name, value) in found {
+        ctx.reply.bulk(name.as_bytes());
+        ctx.reply.bulk(value.as_bytes());
     }
+    Ok(())
 }
 
-fn getkeys(ctx: &mut Context<'_, '_>, request: &[&[u8]]) -> CommandResult {
-    let spec = dispatch::lookup(request[0]).ok_or(CommandError::other("ERR Invalid command specified"))?;
-    if !spec.arity.allows(request.len()) {
-        return Err(CommandError::other("ERR Invalid number of arguments specified for command"));
+fn config_set(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    if !args.len().is_multiple_of(2) {
+        return Err(CommandError::Syntax);
     }
-    let keys: Vec<usize> = spec.keys.indexes(request).collect();
-    if keys.is_empty() {
-        return Err(CommandError::other("ERR The command has no key arguments"));
-    }
-    ctx.reply.array(keys.len());
-    keys.iter().for_each(|at| ctx.reply.bulk(request[*at]));
+    let pairs: Vec<_> = args[2..].chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    ctx.host.config_set(&pairs).map_err(CommandError::other)?;
+    ctx.reply.ok();
+    Ok(())
+}
+
+fn config_rewrite(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
+    ctx.host.config_rewrite().map_err(CommandError::other)?;
+    ctx.reply.ok();
+    Ok(())
+}
+
+fn config_resetstat(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
+    ctx.host.reset_statistics();
+    ctx.reply.ok();
     Ok(())
 }
 

@@ -6,29 +6,33 @@ use cairn_resp::Reply;
 use crate::args::{is, natural, positive, sample_size};
 use crate::context::{Collection, Context, Data, bulk_item};
 use crate::error::{CommandError, CommandResult};
+use crate::keys::{Access, KeySpec};
 use crate::scan::{ScanOptions, cursor, reply_scan};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const SET: Categories = Categories::SET;
+const SOURCES: KeySpec = KeySpec::range(2, -1, Access::RO.access());
+const STORE: &[KeySpec] = &[KeySpec::one(1, Access::OW.update()), SOURCES];
+const STORE_INTER: &[KeySpec] = &[KeySpec::one(1, Access::RW.update()), SOURCES];
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "sadd",        arity: at_least(3), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: SET, handler: sadd },
-    CommandSpec { name: "srem",        arity: at_least(3), flags: Flags::WRITE.fast(),            keys: Keys::one(1),          acl: SET, handler: srem },
-    CommandSpec { name: "sismember",   arity: exactly(3),  flags: Flags::READ.fast(),             keys: Keys::one(1),          acl: SET, handler: sismember },
+    CommandSpec { name: "sadd",        arity: at_least(3), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1).access(Access::RW.insert()), acl: SET, handler: sadd },
+    CommandSpec { name: "srem",        arity: at_least(3), flags: Flags::WRITE.fast(),            keys: Keys::one(1).access(Access::RW.delete()), acl: SET, handler: srem },
+    CommandSpec { name: "sismember",   arity: exactly(3),  flags: Flags::READ.fast(),             keys: Keys::one(1).access(Access::RO), acl: SET, handler: sismember },
     CommandSpec { name: "smismember",  arity: at_least(3), flags: Flags::READ.fast(),             keys: Keys::one(1),          acl: SET, handler: smismember },
     CommandSpec { name: "smembers",    arity: exactly(2),  flags: Flags::READ,                    keys: Keys::one(1),          acl: SET, handler: smembers },
-    CommandSpec { name: "scard",       arity: exactly(2),  flags: Flags::READ.fast(),             keys: Keys::one(1),          acl: SET, handler: scard },
-    CommandSpec { name: "spop",        arity: at_least(2), flags: Flags::WRITE.fast(),            keys: Keys::one(1),          acl: SET, handler: spop },
+    CommandSpec { name: "scard",       arity: exactly(2),  flags: Flags::READ.fast(),             keys: Keys::one(1).access(Access::RO), acl: SET, handler: scard },
+    CommandSpec { name: "spop",        arity: at_least(2), flags: Flags::WRITE.fast(),            keys: Keys::one(1).access(Access::RW.access().delete()), acl: SET, handler: spop },
     CommandSpec { name: "srandmember", arity: at_least(2), flags: Flags::READ,                    keys: Keys::one(1),          acl: SET, handler: srandmember },
-    CommandSpec { name: "smove",       arity: exactly(4),  flags: Flags::WRITE.fast(),            keys: Keys::every(1, 2, 1),  acl: SET, handler: smove },
+    CommandSpec { name: "smove",       arity: exactly(4),  flags: Flags::WRITE.fast(),            keys: Keys::MOVE,              acl: SET, handler: smove },
     CommandSpec { name: "sinter",      arity: at_least(2), flags: Flags::READ,                    keys: Keys::every(1, -1, 1), acl: SET, handler: sinter },
     CommandSpec { name: "sunion",      arity: at_least(2), flags: Flags::READ,                    keys: Keys::every(1, -1, 1), acl: SET, handler: sunion },
     CommandSpec { name: "sdiff",       arity: at_least(2), flags: Flags::READ,                    keys: Keys::every(1, -1, 1), acl: SET, handler: sdiff },
-    CommandSpec { name: "sinterstore", arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::every(1, -1, 1), acl: SET, handler: sinterstore },
-    CommandSpec { name: "sunionstore", arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::every(1, -1, 1), acl: SET, handler: sunionstore },
-    CommandSpec { name: "sdiffstore",  arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::every(1, -1, 1), acl: SET, handler: sdiffstore },
-    CommandSpec { name: "sintercard",  arity: at_least(3), flags: Flags::READ.movable_keys(),     keys: Keys::counted(1),      acl: SET, handler: sintercard },
+    CommandSpec { name: "sinterstore", arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::specs(STORE_INTER), acl: SET, handler: sinterstore },
+    CommandSpec { name: "sunionstore", arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::specs(STORE),      acl: SET, handler: sunionstore },
+    CommandSpec { name: "sdiffstore",  arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::specs(STORE),      acl: SET, handler: sdiffstore },
+    CommandSpec { name: "sintercard",  arity: at_least(3), flags: Flags::READ,                    keys: Keys::counted(1),      acl: SET, handler: sintercard },
     CommandSpec { name: "sscan",       arity: at_least(3), flags: Flags::READ,                    keys: Keys::one(1),          acl: SET, handler: sscan },
 ];
 

@@ -3,28 +3,30 @@
 use crate::args::{TimeUnit, float, integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::keys::Access;
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const STRING: Categories = Categories::STRING;
+const SET_ACCESS: Access = Access::RW.access().update().variable(set_access);
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "get",         arity: exactly(2),  flags: Flags::READ.fast(),             keys: Keys::one(1),          acl: STRING, handler: get },
-    CommandSpec { name: "set",         arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1),          acl: STRING, handler: set },
-    CommandSpec { name: "setnx",       arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: setnx },
-    CommandSpec { name: "setex",       arity: exactly(4),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1),          acl: STRING, handler: setex },
-    CommandSpec { name: "psetex",      arity: exactly(4),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1),          acl: STRING, handler: psetex },
+    CommandSpec { name: "set",         arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1).access(SET_ACCESS), acl: STRING, handler: set },
+    CommandSpec { name: "setnx",       arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1).access(Access::OW.insert()), acl: STRING, handler: setnx },
+    CommandSpec { name: "setex",       arity: exactly(4),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1).access(Access::OW.update()), acl: STRING, handler: setex },
+    CommandSpec { name: "psetex",      arity: exactly(4),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1).access(Access::OW.update()), acl: STRING, handler: psetex },
     CommandSpec { name: "getex",       arity: at_least(2), flags: Flags::WRITE.fast(),            keys: Keys::one(1),          acl: STRING, handler: getex },
-    CommandSpec { name: "getdel",      arity: exactly(2),  flags: Flags::WRITE.fast(),            keys: Keys::one(1),          acl: STRING, handler: getdel },
+    CommandSpec { name: "getdel",      arity: exactly(2),  flags: Flags::WRITE.fast(),            keys: Keys::one(1).access(Access::RW.access().delete()), acl: STRING, handler: getdel },
     CommandSpec { name: "getset",      arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: getset },
     CommandSpec { name: "mget",        arity: at_least(2), flags: Flags::READ.fast(),             keys: Keys::every(1, -1, 1), acl: STRING, handler: mget },
-    CommandSpec { name: "mset",        arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::every(1, -1, 2), acl: STRING, handler: mset },
-    CommandSpec { name: "msetnx",      arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::every(1, -1, 2), acl: STRING, handler: msetnx },
-    CommandSpec { name: "append",      arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: append },
-    CommandSpec { name: "strlen",      arity: exactly(2),  flags: Flags::READ.fast(),             keys: Keys::one(1),          acl: STRING, handler: strlen },
+    CommandSpec { name: "mset",        arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::every(1, -1, 2).access(Access::OW.update()), acl: STRING, handler: mset },
+    CommandSpec { name: "msetnx",      arity: at_least(3), flags: Flags::WRITE.deny_oom(),        keys: Keys::every(1, -1, 2).access(Access::OW.insert()), acl: STRING, handler: msetnx },
+    CommandSpec { name: "append",      arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1).access(Access::RW.insert()), acl: STRING, handler: append },
+    CommandSpec { name: "strlen",      arity: exactly(2),  flags: Flags::READ.fast(),             keys: Keys::one(1).access(Access::RO), acl: STRING, handler: strlen },
     CommandSpec { name: "getrange",    arity: exactly(4),  flags: Flags::READ,                    keys: Keys::one(1),          acl: STRING, handler: getrange },
     CommandSpec { name: "substr",      arity: exactly(4),  flags: Flags::READ,                    keys: Keys::one(1),          acl: STRING, handler: getrange },
-    CommandSpec { name: "setrange",    arity: exactly(4),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1),          acl: STRING, handler: setrange },
+    CommandSpec { name: "setrange",    arity: exactly(4),  flags: Flags::WRITE.deny_oom(),        keys: Keys::one(1).access(Access::RW.update()), acl: STRING, handler: setrange },
     CommandSpec { name: "incr",        arity: exactly(2),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: incr },
     CommandSpec { name: "decr",        arity: exactly(2),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: decr },
     CommandSpec { name: "incrby",      arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: incrby },
@@ -88,6 +90,12 @@ fn expire_at(amount: &[u8], unit: TimeUnit, now_ms: i64, command: &'static str) 
     let amount = integer(amount)?;
     let at = if amount > 0 { unit.at_ms(amount, now_ms) } else { None };
     at.filter(|at| *at > 0).ok_or(CommandError::InvalidExpire(command))
+}
+
+/// SET overwrites without a look at what was there, unless GET asks for it.
+fn set_access(args: &[&[u8]]) -> Access {
+    let reads = args.iter().skip(3).any(|arg| is(arg, "get"));
+    if reads { Access::RW.access().update() } else { Access::OW.update() }
 }
 
 fn set(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {

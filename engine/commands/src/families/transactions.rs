@@ -2,19 +2,21 @@
 
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::keys::Access;
 use crate::session::{Transaction, Watch};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const TRANSACTION: Categories = Categories::TRANSACTION;
 const ALWAYS: Flags = Flags::NONE.no_script().loading().stale();
+const EVEN_BUSY: Flags = ALWAYS.fast().allow_busy();
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "multi",   arity: exactly(1),  flags: ALWAYS.fast(),                  keys: Keys::None,            acl: TRANSACTION, handler: multi },
+    CommandSpec { name: "multi",   arity: exactly(1),  flags: EVEN_BUSY,              keys: Keys::None,            acl: TRANSACTION, handler: multi },
     CommandSpec { name: "exec",    arity: exactly(1),  flags: ALWAYS.skip_slowlog(),          keys: Keys::None,            acl: TRANSACTION, handler: exec },
-    CommandSpec { name: "discard", arity: exactly(1),  flags: ALWAYS.fast(),                  keys: Keys::None,            acl: TRANSACTION, handler: discard },
-    CommandSpec { name: "watch",   arity: at_least(2), flags: ALWAYS.fast(),                  keys: Keys::every(1, -1, 1), acl: TRANSACTION, handler: watch },
-    CommandSpec { name: "unwatch", arity: exactly(1),  flags: ALWAYS.fast(),                  keys: Keys::None,            acl: TRANSACTION, handler: unwatch },
+    CommandSpec { name: "discard", arity: exactly(1),  flags: EVEN_BUSY,              keys: Keys::None,            acl: TRANSACTION, handler: discard },
+    CommandSpec { name: "watch",   arity: at_least(2), flags: EVEN_BUSY,              keys: Keys::every(1, -1, 1).access(Access::RO), acl: TRANSACTION, handler: watch },
+    CommandSpec { name: "unwatch", arity: exactly(1),  flags: EVEN_BUSY,              keys: Keys::None,            acl: TRANSACTION, handler: unwatch },
 ];
 
 fn multi(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {

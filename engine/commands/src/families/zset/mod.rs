@@ -10,20 +10,23 @@ use super::set::scan_collection;
 use crate::args::{float, is, natural, positive, sample_options};
 use crate::context::{Context, bulk_item};
 use crate::error::{CommandError, CommandResult};
+use crate::keys::{Access, KeySpec};
 use crate::scan::{cursor, reply_scan};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const ZSET: Categories = Categories::SORTED_SET;
+const STORED_RANGE: &[KeySpec] =
+    &[KeySpec::one(1, Access::OW.update()), KeySpec::one(2, Access::RO.access())];
 const DESTINATION: Keys = Keys::destination_and_counted(1, 2);
 const ADD: Flags = Flags::WRITE.deny_oom().fast();
 const STORE: Flags = Flags::WRITE.deny_oom().movable_keys();
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "zadd",             arity: at_least(4), flags: ADD,                         keys: Keys::one(1),         acl: ZSET, handler: zadd },
+    CommandSpec { name: "zadd",             arity: at_least(4), flags: ADD,                         keys: Keys::one(1).access(Access::RW.update()), acl: ZSET, handler: zadd },
     CommandSpec { name: "zincrby",          arity: exactly(4),  flags: ADD,                         keys: Keys::one(1),         acl: ZSET, handler: zincrby },
-    CommandSpec { name: "zrem",             arity: at_least(3), flags: Flags::WRITE.fast(),         keys: Keys::one(1),         acl: ZSET, handler: zrem },
-    CommandSpec { name: "zcard",            arity: exactly(2),  flags: Flags::READ.fast(),          keys: Keys::one(1),         acl: ZSET, handler: zcard },
+    CommandSpec { name: "zrem",             arity: at_least(3), flags: Flags::WRITE.fast(),         keys: Keys::one(1).access(Access::RW.delete()), acl: ZSET, handler: zrem },
+    CommandSpec { name: "zcard",            arity: exactly(2),  flags: Flags::READ.fast(),          keys: Keys::one(1).access(Access::RO), acl: ZSET, handler: zcard },
     CommandSpec { name: "zscore",           arity: exactly(3),  flags: Flags::READ.fast(),          keys: Keys::one(1),         acl: ZSET, handler: zscore },
     CommandSpec { name: "zmscore",          arity: at_least(3), flags: Flags::READ.fast(),          keys: Keys::one(1),         acl: ZSET, handler: zmscore },
     CommandSpec { name: "zrank",            arity: exactly(3),  flags: Flags::READ.fast(),          keys: Keys::one(1),         acl: ZSET, handler: zrank },
@@ -34,22 +37,22 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "zrevrangebyscore", arity: at_least(4), flags: Flags::READ,                 keys: Keys::one(1),         acl: ZSET, handler: range::zrevrangebyscore },
     CommandSpec { name: "zrangebylex",      arity: at_least(4), flags: Flags::READ,                 keys: Keys::one(1),         acl: ZSET, handler: range::zrangebylex },
     CommandSpec { name: "zrevrangebylex",   arity: at_least(4), flags: Flags::READ,                 keys: Keys::one(1),         acl: ZSET, handler: range::zrevrangebylex },
-    CommandSpec { name: "zrangestore",      arity: at_least(5), flags: Flags::WRITE.deny_oom(),     keys: Keys::every(1, 2, 1), acl: ZSET, handler: range::zrangestore },
+    CommandSpec { name: "zrangestore",      arity: at_least(5), flags: Flags::WRITE.deny_oom(),     keys: Keys::specs(STORED_RANGE), acl: ZSET, handler: range::zrangestore },
     CommandSpec { name: "zcount",           arity: exactly(4),  flags: Flags::READ.fast(),          keys: Keys::one(1),         acl: ZSET, handler: range::zcount },
     CommandSpec { name: "zlexcount",        arity: exactly(4),  flags: Flags::READ.fast(),          keys: Keys::one(1),         acl: ZSET, handler: range::zlexcount },
-    CommandSpec { name: "zremrangebyrank",  arity: exactly(4),  flags: Flags::WRITE,                keys: Keys::one(1),         acl: ZSET, handler: range::zremrangebyrank },
-    CommandSpec { name: "zremrangebyscore", arity: exactly(4),  flags: Flags::WRITE,                keys: Keys::one(1),         acl: ZSET, handler: range::zremrangebyscore },
-    CommandSpec { name: "zremrangebylex",   arity: exactly(4),  flags: Flags::WRITE,                keys: Keys::one(1),         acl: ZSET, handler: range::zremrangebylex },
-    CommandSpec { name: "zpopmin",          arity: at_least(2), flags: Flags::WRITE.fast(),         keys: Keys::one(1),         acl: ZSET, handler: zpopmin },
-    CommandSpec { name: "zpopmax",          arity: at_least(2), flags: Flags::WRITE.fast(),         keys: Keys::one(1),         acl: ZSET, handler: zpopmax },
-    CommandSpec { name: "zmpop",            arity: at_least(4), flags: Flags::WRITE.movable_keys(), keys: Keys::counted(1),     acl: ZSET, handler: zmpop },
-    CommandSpec { name: "zunion",           arity: at_least(3), flags: Flags::READ.movable_keys(),  keys: Keys::counted(1),     acl: ZSET, handler: combine::zunion },
-    CommandSpec { name: "zinter",           arity: at_least(3), flags: Flags::READ.movable_keys(),  keys: Keys::counted(1),     acl: ZSET, handler: combine::zinter },
-    CommandSpec { name: "zdiff",            arity: at_least(3), flags: Flags::READ.movable_keys(),  keys: Keys::counted(1),     acl: ZSET, handler: combine::zdiff },
+    CommandSpec { name: "zremrangebyrank",  arity: exactly(4),  flags: Flags::WRITE,                keys: Keys::one(1).access(Access::RW.delete()), acl: ZSET, handler: range::zremrangebyrank },
+    CommandSpec { name: "zremrangebyscore", arity: exactly(4),  flags: Flags::WRITE,                keys: Keys::one(1).access(Access::RW.delete()), acl: ZSET, handler: range::zremrangebyscore },
+    CommandSpec { name: "zremrangebylex",   arity: exactly(4),  flags: Flags::WRITE,                keys: Keys::one(1).access(Access::RW.delete()), acl: ZSET, handler: range::zremrangebylex },
+    CommandSpec { name: "zpopmin",          arity: at_least(2), flags: Flags::WRITE.fast(),         keys: Keys::one(1).access(Access::RW.access().delete()), acl: ZSET, handler: zpopmin },
+    CommandSpec { name: "zpopmax",          arity: at_least(2), flags: Flags::WRITE.fast(),         keys: Keys::one(1).access(Access::RW.access().delete()), acl: ZSET, handler: zpopmax },
+    CommandSpec { name: "zmpop",            arity: at_least(4), flags: Flags::WRITE,                keys: Keys::counted(1).access(Access::RW.access().delete()), acl: ZSET, handler: zmpop },
+    CommandSpec { name: "zunion",           arity: at_least(3), flags: Flags::READ,                 keys: Keys::counted(1),     acl: ZSET, handler: combine::zunion },
+    CommandSpec { name: "zinter",           arity: at_least(3), flags: Flags::READ,                 keys: Keys::counted(1),     acl: ZSET, handler: combine::zinter },
+    CommandSpec { name: "zdiff",            arity: at_least(3), flags: Flags::READ,                 keys: Keys::counted(1),     acl: ZSET, handler: combine::zdiff },
     CommandSpec { name: "zunionstore",      arity: at_least(4), flags: STORE,                       keys: DESTINATION,          acl: ZSET, handler: combine::zunionstore },
     CommandSpec { name: "zinterstore",      arity: at_least(4), flags: STORE,                       keys: DESTINATION,          acl: ZSET, handler: combine::zinterstore },
     CommandSpec { name: "zdiffstore",       arity: at_least(4), flags: STORE,                       keys: DESTINATION,          acl: ZSET, handler: combine::zdiffstore },
-    CommandSpec { name: "zintercard",       arity: at_least(3), flags: Flags::READ.movable_keys(),  keys: Keys::counted(1),     acl: ZSET, handler: combine::zintercard },
+    CommandSpec { name: "zintercard",       arity: at_least(3), flags: Flags::READ,                 keys: Keys::counted(1),     acl: ZSET, handler: combine::zintercard },
     CommandSpec { name: "zscan",            arity: at_least(3), flags: Flags::READ,                 keys: Keys::one(1),         acl: ZSET, handler: zscan },
     CommandSpec { name: "zrandmember",      arity: at_least(2), flags: Flags::READ,                 keys: Keys::one(1),         acl: ZSET, handler: zrandmember },
 ];

@@ -1,0 +1,40 @@
+//! What COMMAND DOCS says of the group `generic`.
+
+use super::{Doc, doc};
+
+#[rustfmt::skip]
+pub(super) const DOCS: &[Doc] = &[
+    doc("copy", "6.2.0", "O(N)", "Copies a value to another key."),
+    doc("del", "1.0.0", "O(N)", "Removes keys.").tips(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    doc("dump", "2.6.0", "O(1)", "Returns a value in the form that RESTORE takes.").tips(&["nondeterministic_output"]),
+    doc("exists", "1.0.0", "O(N)", "Counts the keys that are there.").tips(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    doc("expire", "1.0.0", "O(1)", "Lets a key expire after so many seconds."),
+    doc("expireat", "1.2.0", "O(1)", "Lets a key expire at a Unix time in seconds."),
+    doc("expiretime", "7.0.0", "O(1)", "Returns when a key expires, as a Unix time in seconds."),
+    doc("keys", "1.0.0", "O(N)", "Lists the keys that match a pattern.").tips(&["request_policy:all_shards", "nondeterministic_output_order"]),
+    doc("move", "1.0.0", "O(1)", "Moves a key to another database."),
+    doc("object", "2.2.3", "", "The group of commands that look into how a value is kept."),
+    doc("object|encoding", "2.2.3", "O(1)", "Names the form in which a value is kept.").tips(&["nondeterministic_output"]),
+    doc("object|freq", "4.0.0", "O(1)", "Returns how often a key is used, on a logarithmic scale.").tips(&["nondeterministic_output"]),
+    doc("object|help", "6.2.0", "O(1)", "Lists the subcommands."),
+    doc("object|idletime", "2.2.3", "O(1)", "Returns for how many seconds a key has not been used.").tips(&["nondeterministic_output"]),
+    doc("object|refcount", "2.2.3", "O(1)", "Returns how many references there are to a value.").tips(&["nondeterministic_output"]),
+    doc("persist", "2.2.0", "O(1)", "Removes the expiry of a key."),
+    doc("pexpire", "2.6.0", "O(1)", "Lets a key expire after so many milliseconds."),
+    doc("pexpireat", "2.6.0", "O(1)", "Lets a key expire at a Unix time in milliseconds."),
+    doc("pexpiretime", "7.0.0", "O(1)", "Returns when a key expires, as a Unix time in milliseconds."),
+    doc("pttl", "2.6.0", "O(1)", "Returns in how many milliseconds a key expires.").tips(&["nondeterministic_output"]),
+    doc("randomkey", "1.0.0", "O(1)", "Returns some key.").tips(&["request_policy:all_shards", "nondeterministic_output"]),
+    doc("rename", "1.0.0", "O(1)", "Gives a key another name, whatever was there."),
+    doc("renamenx", "1.0.0", "O(1)", "Gives a key another name, if that is free."),
+    doc("restore", "2.6.0", "O(1)", "Creates a key from what DUMP returned."),
+    doc("scan", "2.8.0", "O(1)", "Walks through the keys, some at a time.").tips(&["nondeterministic_output", "request_policy:special"]),
+    doc("sort", "1.0.0", "O(N+M*log(M))", "Sorts the elements of a list, set or sorted set; returns or stores them.").notes(&[(1, "BY and GET make names of keys out of the elements that are sorted."), (2, "STORE may stand anywhere among the options.")]),
+    doc("sort_ro", "7.0.0", "O(N+M*log(M))", "Sorts the elements of a list, set or sorted set and returns them.").notes(&[(1, "BY and GET make names of keys out of the elements that are sorted.")]),
+    doc("touch", "3.2.1", "O(N)", "Counts the keys that are there, and marks them as used.").tips(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    doc("ttl", "1.0.0", "O(1)", "Returns in how many seconds a key expires.").tips(&["nondeterministic_output"]),
+    doc("type", "1.0.0", "O(1)", "Names the type of a value."),
+    doc("unlink", "4.0.0", "O(1)", "Removes keys; their memory may be freed later.").tips(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    doc("wait", "3.0.0", "O(1)", "Waits until writes have reached so many replicas.").tips(&["request_policy:all_shards", "response_policy:agg_min"]),
+    doc("waitaof", "7.2.0", "O(1)", "Waits until writes are durable here and on so many replicas."),
+];

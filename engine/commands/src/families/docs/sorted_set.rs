@@ -1,0 +1,42 @@
+//! What COMMAND DOCS says of the group `sorted-set`.
+
+use super::{Doc, doc};
+
+#[rustfmt::skip]
+pub(super) const DOCS: &[Doc] = &[
+    doc("bzmpop", "7.0.0", "O(K)", "Pops members with the lowest or highest scores from the first sorted set that has any, waiting where none has."),
+    doc("bzpopmax", "5.0.0", "O(log(N))", "Pops the member with the highest score of the first sorted set that has any, waiting where none has."),
+    doc("bzpopmin", "5.0.0", "O(log(N))", "Pops the member with the lowest score of the first sorted set that has any, waiting where none has."),
+    doc("zadd", "1.2.0", "O(log(N))", "Adds members with their scores, or changes scores."),
+    doc("zcard", "1.2.0", "O(1)", "Returns how many members a sorted set has."),
+    doc("zcount", "2.0.0", "O(log(N))", "Counts the members within a range of scores."),
+    doc("zdiff", "6.2.0", "O(L + (N-K)log(N))", "Returns the members of the first sorted set that are in none of the others."),
+    doc("zdiffstore", "6.2.0", "O(L + (N-K)log(N))", "Stores the members of the first sorted set that are in none of the others."),
+    doc("zincrby", "1.2.0", "O(log(N))", "Adds to the score of a member."),
+    doc("zinter", "6.2.0", "O(N*K)", "Returns the members that all sorted sets have in common."),
+    doc("zintercard", "7.0.0", "O(N*K)", "Counts the members that all sorted sets have in common, up to a limit."),
+    doc("zinterstore", "2.0.0", "O(N*K)", "Stores the members that all sorted sets have in common."),
+    doc("zlexcount", "2.8.9", "O(log(N))", "Counts the members within a range in the order of bytes."),
+    doc("zmpop", "7.0.0", "O(K)", "Pops members with the lowest or highest scores from the first sorted set that has any."),
+    doc("zmscore", "6.2.0", "O(N)", "Returns the scores of several members."),
+    doc("zpopmax", "5.0.0", "O(log(N)*M)", "Pops the members with the highest scores."),
+    doc("zpopmin", "5.0.0", "O(log(N)*M)", "Pops the members with the lowest scores."),
+    doc("zrandmember", "6.2.0", "O(N)", "Returns members chosen at random.").tips(&["nondeterministic_output"]),
+    doc("zrange", "1.2.0", "O(log(N)+M)", "Returns the members within a range of ranks, scores or bytes."),
+    doc("zrangebylex", "2.8.9", "O(log(N)+M)", "Returns the members within a range in the order of bytes.").deprecated("6.2.0", "ZRANGE with BYLEX"),
+    doc("zrangebyscore", "1.0.5", "O(log(N)+M)", "Returns the members within a range of scores.").deprecated("6.2.0", "ZRANGE with BYSCORE"),
+    doc("zrangestore", "6.2.0", "O(log(N)+M)", "Stores the members within a range of ranks, scores or bytes."),
+    doc("zrank", "2.0.0", "O(log(N))", "Returns the rank of a member, counted from the lowest score."),
+    doc("zrem", "1.2.0", "O(M*log(N))", "Removes members."),
+    doc("zremrangebylex", "2.8.9", "O(log(N)+M)", "Removes the members within a range in the order of bytes."),
+    doc("zremrangebyrank", "2.0.0", "O(log(N)+M)", "Removes the members within a range of ranks."),
+    doc("zremrangebyscore", "1.2.0", "O(log(N)+M)", "Removes the members within a range of scores."),
+    doc("zrevrange", "1.2.0", "O(log(N)+M)", "Returns the members within a range of ranks, from the highest score down.").deprecated("6.2.0", "ZRANGE with REV"),
+    doc("zrevrangebylex", "2.8.9", "O(log(N)+M)", "Returns the members within a range in the order of bytes, from the last to the first.").deprecated("6.2.0", "ZRANGE with BYLEX and REV"),
+    doc("zrevrangebyscore", "2.2.0", "O(log(N)+M)", "Returns the members within a range of scores, from the highest down.").deprecated("6.2.0", "ZRANGE with BYSCORE and REV"),
+    doc("zrevrank", "2.0.0", "O(log(N))", "Returns the rank of a member, counted from the highest score."),
+    doc("zscan", "2.8.0", "O(1)", "Walks through the members and scores of a sorted set, some at a time.").tips(&["nondeterministic_output"]),
+    doc("zscore", "1.2.0", "O(1)", "Returns the score of a member."),
+    doc("zunion", "6.2.0", "O(N)", "Returns the members of all sorted sets together."),
+    doc("zunionstore", "2.0.0", "O(N)", "Stores the members of all sorted sets together."),
+];
