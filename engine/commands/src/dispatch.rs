@@ -32,6 +32,13 @@ impl Route {
         Self { spec, first_key: first.map(|at| (at, keyspace.hash(args[at]))) }
     }
 
+    /// The command, where there is one of this name.
+    #[inline]
+    #[must_use]
+    pub fn command(&self) -> Option<&'static Command> {
+        self.spec
+    }
+
     /// Whether the command administers the server or the connection, so that what a client may send can be different
     /// behind it.
     #[inline]
@@ -182,6 +189,10 @@ pub fn decide(
             }
         },
     };
+    let refusal = refusal.to_string();
+    if let Some(observed) = host.observed() {
+        observed.errors.note(&refusal);
+    }
     if args[0].eq_ignore_ascii_case(b"exec") {
         session.transaction = None;
         reply.error(&format!("EXECABORT Transaction discarded because of: {refusal}"));
@@ -190,7 +201,7 @@ pub fn decide(
     if let Some(transaction) = &mut session.transaction {
         transaction.broken = true;
     }
-    reply.error(&refusal.to_string());
+    reply.error(&refusal);
     Decision::Replied
 }
 
@@ -302,7 +313,11 @@ impl Context<'_, '_> {
                     spec.name
                 );
                 self.reply.truncate(start);
-                self.reply.error(&error.to_string());
+                let error = error.to_string();
+                if let Some(observed) = self.host.observed() {
+                    observed.errors.note(&error);
+                }
+                self.reply.error(&error);
             }
         }
     }

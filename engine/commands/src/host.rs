@@ -2,6 +2,8 @@
 
 use cairn_keyspace::Locked;
 
+use crate::observed::Observed;
+
 /// What commands that need a process answer where there is none.
 const NO_PROCESS: &str = "ERR there is no server around this engine";
 
@@ -28,6 +30,10 @@ pub trait Host {
     /// Writes the configuration back to the file it came from.
     fn config_rewrite(&self) -> Result<(), String> {
         Err(NO_PROCESS.to_owned())
+    }
+    /// What is noted of commands that ran, where anything is.
+    fn observed(&self) -> Option<&Observed> {
+        None
     }
     /// Sets the counters of INFO back to zero.
     fn reset_statistics(&self) {}

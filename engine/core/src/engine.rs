@@ -1,10 +1,11 @@
 //! The engine: one keyspace, its journal and its snapshots.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cairn_commands::observed::Observed;
 use cairn_commands::{
     CommandSpec, Decision, Effects, Flags, Job, LockPlan, Lookups, Reply, Route, Session, Tools, decide,
     expire_shard, run,
@@ -37,6 +38,7 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) snapshots: Snapshots,
     pub(crate) statistics: Statistics,
+    pub(crate) observed: Observed,
     pub(crate) recovery: Recovery,
     pub(crate) mending: Mending,
     next_session: AtomicU64,
@@ -162,7 +164,19 @@ fn seed() -> u64 {
 }
 
 pub(crate) fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    now_us() / 1000
+}
+
+fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+}
+
+/// In place of a time: the request did not run.
+const NOT_RUN: i64 = 0;
+
+thread_local! {
+    /// When the last command of this thread began, in microseconds since the Unix epoch.
+    static LAST_START_US: Cell<i64> = const { Cell::new(NOT_RUN) };
 }
 
 impl Engine {
@@ -191,6 +205,7 @@ impl Engine {
             options,
             settings,
             statistics: Statistics::default(),
+            observed: Observed::default(),
             recovery: opened.recovery,
             next_session: AtomicU64::new(1),
             expire_from: AtomicU64::new(0),
@@ -254,7 +269,10 @@ impl Engine {
         let inner = &*self.0;
         let host = EngineHost { engine: &self.0, process };
         let (spec, plan) = match decide(session, &host, args, route, &inner.keyspace, reply) {
-            Decision::Replied => return Outcome::Done { hold: Lsn::ZERO },
+            Decision::Replied => {
+                LAST_START_US.set(NOT_RUN);
+                return Outcome::Done { hold: Lsn::ZERO };
+            }
             Decision::Run(spec, plan) => (spec, plan),
         };
         // Asked before the locks: a disk that is full or slow holds up nobody else, and nothing is half done.
@@ -277,7 +295,9 @@ impl Engine {
             let mut locked = plan.lock(&inner.keyspace);
             inner.settings.refresh(limits);
             // Under the locks, so that the stamps of one key's effects rise with them.
-            let now_ms = now_ms();
+            let now_us = now_us();
+            LAST_START_US.set(now_us);
+            let now_ms = now_us / 1000;
             let known_key = route.known_key(args);
             let tools = Tools { now_ms, limits: &limits.1, random, replaying: false, known_key };
             effects.clear();
@@ -299,6 +319,7 @@ impl Engine {
     /// Answers a write that is not let in.
     #[cold]
     fn refuse(&self, session: &mut Session, why: &str, reply: &mut Reply<'_>) {
+        LAST_START_US.set(NOT_RUN);
         // Of a transaction nothing has run, and nothing may run later behind the client's back.
         if session.transaction.take().is_some() {
             self.end_watches(session);
@@ -444,6 +465,26 @@ impl Engine {
     /// Changes whether writes are refused while the last snapshot that save points asked for failed.
     pub fn set_stop_writes_on_snapshot_error(&self, stop: bool) {
         self.0.settings.stop_writes_on_snapshot_error.store(stop, Ordering::Relaxed);
+    }
+
+    /// What is noted of commands that ran. Whoever runs them measures and notes how long they took.
+    #[must_use]
+    pub fn observed(&self) -> &Observed {
+        &self.0.observed
+    }
+
+    /// How many commands and subcommands there are, as [`Engine::observed`] numbers them.
+    #[must_use]
+    pub fn commands() -> usize {
+        cairn_commands::numbered().len()
+    }
+
+    /// When the last request on this thread began to run, in microseconds since the Unix epoch: the clock reading that it
+    /// took anyway. `None` where it was queued or refused instead.
+    #[inline]
+    #[must_use]
+    pub fn last_start_us() -> Option<i64> {
+        Some(LAST_START_US.get()).filter(|start| *start != NOT_RUN)
     }
 
     /// What was found when the directory was opened.

@@ -1,5 +1,6 @@
 //! What commands ask of the engine and the process, answered.
 
+use cairn_commands::observed::Observed;
 use cairn_commands::{ClientFilter, Host, SnapshotReason};
 use cairn_keyspace::Locked;
 
@@ -29,8 +30,13 @@ impl Host for EngineHost<'_> {
     fn config_rewrite(&self) -> Result<(), String> {
         self.process.config_rewrite()
     }
+    fn observed(&self) -> Option<&Observed> {
+        Some(&self.engine.observed)
+    }
     fn reset_statistics(&self) {
         self.engine.statistics.reset();
+        self.engine.observed.usage.reset();
+        self.engine.observed.errors.reset();
         self.process.reset_statistics();
     }
     fn info(&self, sections: &[&str], keyspace: &Locked<'_>) -> String {

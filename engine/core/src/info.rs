@@ -1,5 +1,7 @@
 //! INFO: what the engine knows, behind what the process knows, section by section.
 
+mod usage;
+
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
@@ -19,6 +21,10 @@ const SECTIONS: &[(&str, bool)] = &[
     ("stats", true),
     ("replication", true),
     ("cpu", true),
+    ("modules", true),
+    ("commandstats", false),
+    ("errorstats", true),
+    ("latencystats", false),
     ("cluster", true),
     ("keyspace", true),
 ];
@@ -44,6 +50,9 @@ pub(crate) fn render(inner: &Inner, process: &dyn Process, wanted: &[&str], keys
             "persistence" => persistence(inner, &mut text),
             "stats" => stats(inner, &mut text),
             "replication" => replication(inner, &mut text),
+            "commandstats" => usage::commands(&inner.observed, &mut text),
+            "errorstats" => usage::errors(&inner.observed, &mut text),
+            "latencystats" => usage::latencies(&inner.observed, &process.latency_percentiles(), &mut text),
             "cluster" => line(&mut text, format_args!("cluster_enabled:0")),
             "keyspace" => databases(inner, keyspace, &mut text),
             _ => {}

@@ -45,7 +45,8 @@ mod process;
 mod recovery;
 mod snapshots;
 
-pub use cairn_commands::{ClientFilter, Job, Protocol, Reply, Route, Session, glob_matches};
+pub use cairn_commands::observed;
+pub use cairn_commands::{ClientFilter, Command, Flags, Job, Protocol, Reply, Route, Session, glob_matches};
 pub use cairn_format::Lsn;
 pub use cairn_journal::{AdmissionWait, Fsync, Poisoned, WaitDurable};
 pub use cairn_keyspace::types::Limits;

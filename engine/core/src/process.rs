@@ -34,6 +34,10 @@ pub trait Process: Send + Sync {
     fn info(&self, _section: &str) -> Vec<(&'static str, String)> {
         Vec::new()
     }
+    /// The percentiles that INFO latencystats shows.
+    fn latency_percentiles(&self) -> Vec<f64> {
+        vec![50.0, 99.0, 99.9]
+    }
     /// The connected clients, a line each, as CLIENT LIST shows them; with `only`, just those ids.
     fn clients(&self, _only: Option<&[u64]>) -> String {
         String::new()

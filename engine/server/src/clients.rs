@@ -105,6 +105,11 @@ impl Client {
         }
     }
 
+    /// What CLIENT SETNAME called it.
+    pub(crate) fn name(&self) -> Vec<u8> {
+        self.name.lock().clone()
+    }
+
     fn line(&self, now: u64, out: &mut String) {
         let _ = writeln!(
             out,

@@ -5,13 +5,14 @@
 
 use crate::ahead::{Ahead, Window};
 use crate::clients::Client;
+use crate::metering::Meter;
 use crate::server::Server;
 use cairn_engine::{Job, Lsn, Outcome, Poisoned, Route, Session};
 use cairn_resp::{Limits, Parser, Protocol, Reply};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// What a read asks for at the least, and what an idle connection's buffers keep.
@@ -140,21 +141,26 @@ impl<'s, S: Stream> Connection<'s, S> {
             if requests.len() > 1 {
                 self.server.engine.prefetch(&self.session, requests.iter().map(|request| &request.route));
             }
-            for request in requests {
+            let mut meter = Meter::new(self.server, self.client, requests, &self.input);
+            for (at, request) in requests.iter().enumerate() {
                 if !request.args.is_empty() {
                     commands += 1;
                     let args = request.args.slices(self.input.get(request.start..).unwrap_or_default());
                     let (session, outbox) = (&mut self.session, &mut self.outbox);
-                    execute(self.server, self.client, session, &args, &request.route, outbox).await?;
+                    let request = (at, &request.route, &args[..]);
+                    execute(self.server, self.client, session, request, outbox, &mut meter).await?;
                 }
                 self.used = request.end;
                 if self.session.closing || self.client.is_doomed.load(Relaxed) {
+                    meter.stop();
                     break 'batch Next::Close;
                 }
                 if self.outbox.bytes.len() > REPLIES_HELD {
+                    meter.stop();
                     self.outbox.flush().await?;
                 }
             }
+            meter.stop();
             match ahead {
                 Ahead::Unknown => {}
                 Ahead::Incomplete(missing) => break Next::Read(missing),
@@ -191,29 +197,34 @@ impl<'s, S: Stream> Connection<'s, S> {
     }
 }
 
-/// Runs one request until its reply, or what stands for it, is in the outbox.
+/// Runs one request, the `at`th of its window, until its reply, or what stands for it, is in the outbox.
 async fn execute<S: Stream>(
     server: &Arc<Server>,
     client: &Client,
     session: &mut Session,
-    args: &[&[u8]],
-    route: &Route,
+    (at, route, args): (usize, &Route, &[&[u8]]),
     outbox: &mut Outbox<'_, S>,
+    meter: &mut Meter<'_>,
 ) -> io::Result<()> {
     loop {
+        let start = outbox.bytes.len();
         let mut reply = Reply::new(&mut outbox.bytes, session.protocol);
         match server.engine.execute_routed(session, &**server, args, route, &mut reply) {
             // The session knows that it is closing.
             Outcome::Done { hold } | Outcome::Close { hold } => {
                 outbox.hold = outbox.hold.max(hold);
+                meter.ran(at, outbox.bytes.get(start) == Some(&b'-'));
                 return Ok(());
             }
             Outcome::Wait(admission) => {
+                meter.stop();
                 outbox.flush().await?;
                 admission.await;
             }
             Outcome::Blocking(job) => {
+                meter.stop();
                 outbox.flush().await?;
+                let began = Instant::now();
                 let reply = match job {
                     Job::Shutdown { .. } => {
                         // Who asks for the end must not be waited for by it.
@@ -224,6 +235,7 @@ async fn execute<S: Stream>(
                     }
                     _ => server.run_job(job, session.protocol).await,
                 };
+                meter.took(at, began.elapsed(), reply.first() == Some(&b'-'));
                 outbox.bytes.extend_from_slice(&reply);
                 return Ok(());
             }

@@ -5,6 +5,7 @@ use crate::clients::Filter;
 use crate::config::{DebugCommand, Fsync, Settings};
 use crate::info;
 use crate::server::Server;
+use cairn_engine::observed::Observed;
 use cairn_engine::{AutoRewrite, ClientFilter, Limits, Options, Process, SavePoint};
 use cairn_seal::Keyring;
 use std::sync::Arc;
@@ -63,6 +64,10 @@ impl Process for Server {
         })
     }
 
+    fn latency_percentiles(&self) -> Vec<f64> {
+        self.config.read().latency_percentiles.iter().filter_map(|text| text.parse().ok()).collect()
+    }
+
     fn client_named(&self, id: u64, name: &[u8]) {
         self.clients.rename(id, name);
     }
@@ -90,6 +95,13 @@ pub(crate) fn options(settings: &Settings, keyring: Option<Keyring>) -> Options 
     options.limits = limits(settings);
     options.heap = Some(Arc::new(HugePages::default()));
     options
+}
+
+/// What of the commands that run is worth noting.
+pub(crate) fn set_observed(observed: &Observed, settings: &Settings) {
+    let len_max = usize::try_from(settings.slowlog_len_max).unwrap_or(usize::MAX);
+    observed.slowlog.set_limits(settings.slowlog_slower_than_us, len_max);
+    observed.latency.set_threshold(settings.latency_threshold_ms.unsigned_abs());
 }
 
 pub(crate) fn fsync(settings: &Settings) -> cairn_engine::Fsync {

@@ -14,6 +14,7 @@ mod host;
 mod info;
 mod listen;
 mod log;
+mod metering;
 mod server;
 mod signals;
 mod stats;

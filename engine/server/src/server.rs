@@ -10,7 +10,7 @@ use cairn_resp::{Protocol, Reply};
 use parking_lot::{Mutex, RwLock};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -46,6 +46,8 @@ pub(crate) struct Hot {
     pub(crate) max_bulk: AtomicUsize,
     /// Bytes of requests that wait to be whole.
     pub(crate) query_buffer: AtomicUsize,
+    /// Whether the durations of commands are noted.
+    pub(crate) latency_tracking: AtomicBool,
 }
 
 impl Hot {
@@ -53,6 +55,7 @@ impl Hot {
         let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         self.max_bulk.store(bytes(settings.max_bulk_bytes), Relaxed);
         self.query_buffer.store(bytes(settings.query_buffer_bytes), Relaxed);
+        self.latency_tracking.store(settings.latency_tracking, Relaxed);
     }
 }
 
@@ -65,6 +68,7 @@ impl Server {
     ) -> Server {
         let hot = Hot::default();
         hot.set(&settings);
+        host::set_observed(engine.observed(), &settings);
         Server {
             engine,
             config: RwLock::new(settings),
@@ -96,6 +100,7 @@ impl Server {
         self.engine.set_auto_rewrite(host::auto_rewrite(settings));
         self.engine.set_save_points(host::save_points(settings));
         self.engine.set_stop_writes_on_snapshot_error(settings.stop_writes_on_snapshot_error);
+        host::set_observed(self.engine.observed(), settings);
     }
 
     /// Starts the thread that runs the housekeeping `hz` times a second, for as long as the process lives. It is no

@@ -6,9 +6,11 @@ pub(crate) mod docs;
 mod generic;
 mod hash;
 mod help;
+mod latency;
 mod list;
 mod server;
 mod set;
+mod slowlog;
 mod string;
 mod transactions;
 mod zset;
@@ -26,6 +28,8 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     transactions::COMMANDS,
     connection::COMMANDS,
     server::COMMANDS,
+    slowlog::COMMANDS,
+    latency::COMMANDS,
     command::COMMANDS,
 ];
 

@@ -99,6 +99,35 @@ impl SlowLog {
     }
 }
 
+const REDACTED: &[u8] = b"(redacted)";
+/// Directives whose values are secrets.
+const SECRET_DIRECTIVES: &[&str] = &["requirepass", "masterauth", "masteruser", "tls-key-file-pass"];
+
+/// The arguments of a request without the secrets in it.
+pub fn redacted<'a>(command: &str, args: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    let mut args = args.to_vec();
+    match command {
+        "auth" => args.iter_mut().skip(1).for_each(|arg| *arg = REDACTED),
+        "acl|setuser" => args.iter_mut().skip(3).for_each(|arg| *arg = REDACTED),
+        "hello" => {
+            let auth = args.iter().position(|arg| arg.eq_ignore_ascii_case(b"auth"));
+            args.iter_mut()
+                .skip(auth.map_or(usize::MAX, |at| at + 1))
+                .take(2)
+                .for_each(|arg| *arg = REDACTED);
+        }
+        "config|set" => {
+            for pair in args.get_mut(2..).unwrap_or_default().chunks_exact_mut(2) {
+                if SECRET_DIRECTIVES.iter().any(|name| pair[0].eq_ignore_ascii_case(name.as_bytes())) {
+                    pair[1] = REDACTED;
+                }
+            }
+        }
+        _ => {}
+    }
+    args
+}
+
 /// The arguments as the log keeps them: no request is so long that the log becomes a burden.
 fn shortened(args: &[&[u8]]) -> Vec<Vec<u8>> {
     let kept = if args.len() > ARGUMENTS_KEPT { ARGUMENTS_KEPT - 1 } else { args.len() };
@@ -144,6 +173,24 @@ mod tests {
         assert!(log.is_empty());
         log.note(100, 7, &[b"ping"], "127.0.0.1:1", b"");
         assert_eq!(ids(&log), [3]);
+    }
+
+    #[test]
+    fn secrets_are_taken_out() {
+        let of = |command: &str, request: &str| {
+            let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+            let words = redacted(command, &args);
+            words.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of("auth", "AUTH user pass"), "AUTH (redacted) (redacted)");
+        assert_eq!(of("hello", "HELLO 3 AUTH u p SETNAME n"), "HELLO 3 AUTH (redacted) (redacted) SETNAME n");
+        assert_eq!(of("hello", "HELLO 3"), "HELLO 3");
+        assert_eq!(
+            of("config|set", "config set port 1 REQUIREPASS p"),
+            "config set port 1 REQUIREPASS (redacted)"
+        );
+        assert_eq!(of("acl|setuser", "acl setuser u on >p"), "acl setuser u (redacted) (redacted)");
+        assert_eq!(of("set", "set a b"), "set a b");
     }
 
     #[test]

@@ -89,14 +89,18 @@ impl Counts {
         Self { commands: (0..commands).map(|_| one()).collect() }
     }
 
-    /// Notes a run of a command. Only the thread these counts belong to may call this.
+    /// Notes a run of a command; its duration among others' only where durations are `tracked`. Only the thread these
+    /// counts belong to may call this.
     #[inline]
-    pub fn note(&self, command: usize, duration_us: u64, failed: bool) {
+    pub fn note(&self, command: usize, duration_us: u64, failed: bool, tracked: bool) {
         let Some(counts) = self.commands.get(command) else { return };
         add(&counts.calls, 1);
         add(&counts.duration_us, duration_us);
         if failed {
             add(&counts.failed, 1);
+        }
+        if !tracked {
+            return;
         }
         let histogram = counts.histogram.get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU32::new(0))));
         let count = &histogram[bucket(duration_us)];
@@ -227,10 +231,12 @@ mod tests {
     fn threads_are_added_up() {
         let usage = Usage::default();
         let (one, two) = (usage.register(3), usage.register(3));
-        (1..=99).for_each(|n| one.note(1, n, false));
-        two.note(1, 5000, true);
+        (1..=99).for_each(|n| one.note(1, n, false, true));
+        two.note(1, 5000, true, true);
         two.note_rejected(2);
-        two.note(9, 1, false);
+        two.note(9, 1, false, true);
+        two.note(0, 1, false, false);
+        assert_eq!((usage.of(0).calls, usage.of(0).durations.runs()), (1, 0));
         let of = usage.of(1);
         assert_eq!((of.calls, of.duration_us, of.failed, of.rejected), (100, 9950, 1, 0));
         assert_eq!(usage.of(2).rejected, 1);

@@ -62,6 +62,13 @@ pub(crate) struct Settings {
     pub(crate) encryption_key_command: String,
     pub(crate) shutdown_timeout_seconds: i64,
     pub(crate) stop_writes_on_snapshot_error: bool,
+    /// Negative: none is.
+    pub(crate) slowlog_slower_than_us: i64,
+    pub(crate) slowlog_len_max: i64,
+    /// 0: off.
+    pub(crate) latency_threshold_ms: i64,
+    pub(crate) latency_tracking: bool,
+    pub(crate) latency_percentiles: Vec<String>,
     /// Directives whose usual value in other servers' files was given and is not followed; why.
     pub(crate) unfollowed: Vec<(&'static str, &'static str)>,
 }

@@ -73,7 +73,7 @@ const BYTES_MAX: u64 = 1 << 50;
 /// The length of a key is stored in 32 bits, and a key may be as long as any argument.
 const KEY_BYTES_MAX: u64 = u32::MAX as u64;
 
-use Kind::{Bytes, Flag, Integer, Mode, SavePoints, Text, Words};
+use Kind::{Bytes, Flag, Integer, Mode, Percentiles, SavePoints, Text, Words};
 use When::{Always, Start};
 
 /// The directives that change what the server does.
@@ -102,6 +102,13 @@ static DIRECTIVES: &[Directive] = &[
     row("hz", Integer(field!(hz), 1..=500), "10", Always),
     row("server-threads", Integer(field!(server_threads), 0..=256), "0", Start),
     row("shutdown-timeout", Integer(field!(shutdown_timeout_seconds), 0..=INT_MAX), "10", Always),
+
+    // What is noted of commands.
+    row("slowlog-log-slower-than", Integer(field!(slowlog_slower_than_us), -1..=i64::MAX), "10000", Always),
+    row("slowlog-max-len", Integer(field!(slowlog_len_max), 0..=i64::MAX), "128", Always),
+    row("latency-monitor-threshold", Integer(field!(latency_threshold_ms), 0..=i64::MAX), "0", Always),
+    row("latency-tracking", Flag(field!(latency_tracking)), "yes", Always),
+    row("latency-tracking-info-percentiles", Percentiles(field!(latency_percentiles)), "50 99 99.9", Always),
 
     // The data and how it is kept.
     row("databases", Integer(field!(databases), 1..=65_535), "16", Start),
@@ -139,13 +146,10 @@ const NOT_PROVIDED: &[&str] = &[
     "client-output-buffer-limit",
     "http-port",
     "journal-disk-limit",
-    "latency-monitor-threshold",
     "loadmodule",
     "rename-command",
     "seed-from",
     "seed-time",
-    "slowlog-log-slower-than",
-    "slowlog-max-len",
     "snapshot-cow-limit",
     "user",
 ];

@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Words(Field<Vec<String>>),
     /// Pairs of seconds and changes; a repeated directive adds to those before.
     SavePoints(Field<Vec<(u64, u64)>>),
+    /// Any number of percentiles, from 0 to 100.
+    Percentiles(Field<Vec<String>>),
     /// One of some names.
     Choice { names: &'static [&'static str], get: fn(&Settings) -> usize, set: fn(&mut Settings, usize) },
     /// Known, but only this value is what the server does; `usual` is one that files of other servers carry, harmless to
@@ -46,6 +48,18 @@ impl Kind {
                 *(field.get_mut)(settings) = points;
                 Ok(())
             }
+            Kind::Percentiles(field) => {
+                let words: Vec<&str> = words.iter().flat_map(|word| word.split_whitespace()).collect();
+                let is_one =
+                    |word: &&str| word.parse().is_ok_and(|percent: f64| (0.0..=100.0).contains(&percent));
+                if !words.iter().all(is_one) {
+                    return Err(
+                        "latency-tracking-info-percentiles should consist of numbers from 0 to 100".into()
+                    );
+                }
+                *(field.get_mut)(settings) = words.iter().map(|&word| word.to_owned()).collect();
+                Ok(())
+            }
             // Some of them are several words.
             Kind::Fixed { .. } => self.set_word(settings, &words.join(" ")),
             _ => match words {
@@ -58,7 +72,7 @@ impl Kind {
     /// Sets the value to the one text CONFIG SET gives, which may be several words.
     pub(crate) fn set_one(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
         match self {
-            Kind::Words(_) | Kind::SavePoints(_) => {
+            Kind::Words(_) | Kind::SavePoints(_) | Kind::Percentiles(_) => {
                 let words: Vec<&str> = text.split_whitespace().collect();
                 self.set(settings, if words.is_empty() { &[""] } else { &words })
             }
@@ -100,7 +114,9 @@ impl Kind {
                     return Err(format!("only '{value}' is provided: {why}"));
                 }
             }
-            Kind::Words(_) | Kind::SavePoints(_) => return self.set(settings, &[word]),
+            Kind::Words(_) | Kind::SavePoints(_) | Kind::Percentiles(_) => {
+                return self.set(settings, &[word]);
+            }
         }
         Ok(())
     }
@@ -113,7 +129,7 @@ impl Kind {
             Kind::Bytes(field, _) => (field.get)(settings).to_string(),
             Kind::Mode(field) => format!("{:o}", (field.get)(settings)),
             Kind::Text(field) => (field.get)(settings).clone(),
-            Kind::Words(field) => (field.get)(settings).join(" "),
+            Kind::Words(field) | Kind::Percentiles(field) => (field.get)(settings).join(" "),
             Kind::SavePoints(field) => {
                 let points = (field.get)(settings).iter();
                 points.map(|(seconds, changes)| format!("{seconds} {changes}")).collect::<Vec<_>>().join(" ")
@@ -127,7 +143,7 @@ impl Kind {
     pub(crate) fn line(&self, settings: &Settings) -> String {
         let shown = self.show(settings);
         match self {
-            Kind::Words(_) | Kind::SavePoints(_) if !shown.is_empty() => shown,
+            Kind::Words(_) | Kind::SavePoints(_) | Kind::Percentiles(_) if !shown.is_empty() => shown,
             _ if !shown.is_empty()
                 && shown.bytes().all(|b| b.is_ascii_graphic() && !b"\"'#\\".contains(&b)) =>
             {

@@ -1,0 +1,128 @@
+//! How long requests take: for the slow log, LATENCY and INFO.
+//!
+//! A clock reading for each request would cost as much as a tenth of a GET. But each request that runs reads the clock
+//! anyway, so one lasts until the next of its batch begins, and only the last needs a reading of its own.
+
+use crate::ahead::Request;
+use crate::clients::Client;
+use crate::server::Server;
+use cairn_engine::observed::slowlog;
+use cairn_engine::observed::usage::{Counts, Usage};
+use cairn_engine::{Command, Engine, Flags};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+thread_local! {
+    /// What this thread counts, and for which engine.
+    static COUNTS: RefCell<Option<(*const Usage, Arc<Counts>)>> = const { RefCell::new(None) };
+}
+
+/// Times the requests of a window.
+pub(crate) struct Meter<'a> {
+    server: &'a Server,
+    client: &'a Client,
+    requests: &'a [Request],
+    input: &'a [u8],
+    running: Option<Running>,
+}
+
+struct Running {
+    /// Which request of the window.
+    at: usize,
+    start_us: i64,
+    failed: bool,
+}
+
+impl<'a> Meter<'a> {
+    pub(crate) fn new(
+        server: &'a Server,
+        client: &'a Client,
+        requests: &'a [Request],
+        input: &'a [u8],
+    ) -> Meter<'a> {
+        Meter { server, client, requests, input, running: None }
+    }
+
+    /// A request has just run on this thread, or was queued or refused: its reply is an error if it `failed`.
+    #[inline]
+    pub(crate) fn ran(&mut self, at: usize, failed: bool) {
+        match Engine::last_start_us() {
+            Some(start_us) => {
+                self.end_at(start_us);
+                self.running = Some(Running { at, start_us, failed });
+            }
+            None if failed => self.rejected(at),
+            None => {}
+        }
+    }
+
+    /// Nothing runs from now on until the next request: others have their turn, or the window is done.
+    #[inline]
+    pub(crate) fn stop(&mut self) {
+        if self.running.is_some() {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.end_at(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A request took so long, elsewhere.
+    pub(crate) fn took(&self, at: usize, duration: Duration, failed: bool) {
+        self.note(at, u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), failed);
+    }
+
+    #[inline]
+    fn end_at(&mut self, end_us: i64) {
+        let Some(running) = self.running.take() else { return };
+        // The clock may have been set back meanwhile.
+        let duration_us = end_us.saturating_sub(running.start_us).max(0).unsigned_abs();
+        self.note(running.at, duration_us, running.failed);
+    }
+
+    #[inline]
+    fn note(&self, at: usize, duration_us: u64, failed: bool) {
+        let Some(command) = self.requests[at].route.command() else { return };
+        let observed = self.server.engine.observed();
+        let tracked = self.server.hot.latency_tracking.load(Relaxed);
+        self.count(|counts| counts.note(command.number(), duration_us, failed, tracked));
+        if observed.slowlog.is_slow(duration_us) || observed.latency.is_slow(duration_us) {
+            self.note_slow(at, command, duration_us);
+        }
+    }
+
+    #[cold]
+    fn note_slow(&self, at: usize, command: &Command, duration_us: u64) {
+        let observed = self.server.engine.observed();
+        let unixtime = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let event = if command.flags.has(Flags::FAST) { "fast-command" } else { "command" };
+        observed.latency.note(event, unixtime, duration_us);
+        if observed.slowlog.is_slow(duration_us) && !command.flags.has(Flags::SKIP_SLOWLOG) {
+            let request = &self.requests[at];
+            let args = request.args.slices(self.input.get(request.start..).unwrap_or_default());
+            let args = slowlog::redacted(command.name, &args);
+            let name = self.client.name();
+            observed.slowlog.note(unixtime, duration_us, &args, &self.client.address, &name);
+        }
+    }
+
+    #[cold]
+    fn rejected(&self, at: usize) {
+        if let Some(command) = self.requests[at].route.command() {
+            self.count(|counts| counts.note_rejected(command.number()));
+        }
+    }
+
+    /// Counts in what belongs to this thread alone.
+    #[inline]
+    fn count(&self, count: impl FnOnce(&Counts)) {
+        let usage = &self.server.engine.observed().usage;
+        COUNTS.with_borrow_mut(|counts| match counts {
+            Some((of, counts)) if std::ptr::eq(*of, usage) => count(counts),
+            _ => {
+                let (_, counts) = counts.insert((usage, usage.register(Engine::commands())));
+                count(counts);
+            }
+        });
+    }
+}
