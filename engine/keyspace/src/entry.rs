@@ -210,6 +210,27 @@ impl Entry {
         }
     }
 
+    /// The string's bytes, to change them where they lie, or `None` when the value is a collection.
+    #[must_use]
+    pub fn as_str_mut(&mut self) -> Option<&mut [u8]> {
+        match self.object_ptr() {
+            // SAFETY: the object is initialised and self is borrowed mutably for as long as the reference lives.
+            Some(object) => match unsafe { &mut *object } {
+                Object::Str(bytes) => Some(bytes),
+                _ => None,
+            },
+            None => {
+                let header = self.header();
+                let at = key_offset(header.flags) + self.key_len();
+                // SAFETY: value_len bytes of the short string lie behind the key, and self is borrowed mutably for as
+                // long as the slice lives.
+                Some(unsafe {
+                    std::slice::from_raw_parts_mut(self.base().add(at), usize::from(header.value_len))
+                })
+            }
+        }
+    }
+
     /// The collection, or `None` when the value is a string.
     #[must_use]
     pub fn as_object_mut(&mut self) -> Option<&mut Object> {
@@ -411,6 +432,22 @@ mod tests {
         );
         entry.set_expire_at_ms(None);
         assert_eq!((entry.key(), entry.as_str(), entry.expire_at_ms()), (&b"key"[..], Some(&b""[..]), None));
+    }
+
+    #[test]
+    fn a_string_is_changed_where_it_lies() {
+        for (len, expire_at_ms) in
+            [(3, None), (3, Some(1)), (INLINE_MAX + 1, None), (INLINE_MAX + 1, Some(1))]
+        {
+            let mut entry = Entry::string(b"key", &vec![b'v'; len], expire_at_ms);
+            let bytes = entry.as_str_mut().expect("a string");
+            assert_eq!(bytes.len(), len);
+            bytes[2] = b'w';
+            assert_eq!(entry.key(), b"key");
+            assert!(entry.as_str().is_some_and(|bytes| bytes.starts_with(b"vvw") && bytes.len() == len));
+        }
+        let list = Object::List(crate::types::List::new());
+        assert!(Entry::object(b"key", list, None).as_str_mut().is_none());
     }
 
     #[test]

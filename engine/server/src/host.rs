@@ -136,5 +136,7 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
         set_listpack_value: bytes(settings.set_value),
         // -1 is 4 KiB, and each further step doubles it.
         list_listpack_bytes: 2048 << settings.list_size.unsigned_abs(),
+        hll_sparse_bytes: bytes(settings.hll_sparse_bytes),
+        string_bytes: bytes(settings.max_bulk_bytes),
     }
 }

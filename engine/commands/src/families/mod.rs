@@ -1,5 +1,6 @@
 //! The families of commands: a file each, its rows on top.
 
+mod bitmap;
 mod command;
 mod connection;
 pub(crate) mod docs;
@@ -20,6 +21,7 @@ use crate::spec::{CommandSpec, Subcommand};
 /// The rows of every family.
 pub(crate) const TABLES: &[&[CommandSpec]] = &[
     string::COMMANDS,
+    bitmap::COMMANDS,
     generic::COMMANDS,
     list::COMMANDS,
     set::COMMANDS,

@@ -1,7 +1,7 @@
 //! Strings: <https://redis.io/docs/latest/commands/?group=string>
 
 use crate::args::{TimeUnit, float, integer, is};
-use crate::context::Context;
+use crate::context::{Context, Data};
 use crate::error::{CommandError, CommandResult};
 use crate::keys::Access;
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
@@ -33,9 +33,6 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "decrby",      arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: decrby },
     CommandSpec { name: "incrbyfloat", arity: exactly(3),  flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: STRING, handler: incrbyfloat },
 ];
-
-/// The longest string, in bytes: what `proto-max-bulk-len` lets through.
-const STRING_MAX: usize = 512 * 1024 * 1024;
 
 fn get(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     match ctx.data.get_str(args[1])? {
@@ -271,17 +268,18 @@ fn msetnx(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 }
 
 /// Lets `edit` change the string of a key, which is made where it is absent.
-fn edit<R>(ctx: &mut Context<'_, '_>, key: &[u8], edit: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    if !ctx.data.exists(key) {
-        ctx.data.set_string(key, b"", None);
+pub(super) fn edit<R>(data: &mut Data<'_, '_>, key: &[u8], edit: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    if !data.exists(key) {
+        data.set_string(key, b"", None);
     }
-    let result = ctx.data.get_mut(key).and_then(|entry| entry.edit_string(edit));
-    ctx.data.changed(key);
+    let result = data.get_mut(key).and_then(|entry| entry.edit_string(edit));
+    data.changed(key);
     result.expect("the caller has checked that the key holds a string")
 }
 
-fn check_size(bytes: usize) -> CommandResult {
-    if bytes > STRING_MAX {
+/// Refuses a string that is longer than `proto-max-bulk-len` says, unless it was let through when it was made.
+pub(super) fn check_size(data: &Data<'_, '_>, bytes: usize) -> CommandResult {
+    if bytes > data.limits.string_bytes && !data.is_replaying() {
         return Err(CommandError::other("ERR string exceeds maximum allowed size (proto-max-bulk-len)"));
     }
     Ok(())
@@ -289,8 +287,8 @@ fn check_size(bytes: usize) -> CommandResult {
 
 fn append(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let before = ctx.data.get_str(args[1])?.map_or(0, <[u8]>::len);
-    check_size(before + args[2].len())?;
-    let len = edit(ctx, args[1], |bytes| {
+    check_size(&ctx.data, before + args[2].len())?;
+    let len = edit(&mut ctx.data, args[1], |bytes| {
         bytes.extend_from_slice(args[2]);
         bytes.len()
     });
@@ -323,8 +321,8 @@ fn setrange(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         ctx.reply.integer(before as i64);
         return Ok(());
     }
-    check_size(offset.saturating_add(value.len()))?;
-    let len = edit(ctx, args[1], |bytes| {
+    check_size(&ctx.data, offset.saturating_add(value.len()))?;
+    let len = edit(&mut ctx.data, args[1], |bytes| {
         if bytes.len() < offset + value.len() {
             bytes.resize(offset + value.len(), 0);
         }

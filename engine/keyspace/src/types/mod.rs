@@ -40,7 +40,7 @@ impl<F: FnMut() -> u64> Random for F {
     }
 }
 
-/// Where a flat collection becomes a large one. The defaults are Redis's.
+/// Where a flat collection becomes a large one, and how long strings may be. The defaults are Redis's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// `hash-max-listpack-entries`: fields of a flat hash.
@@ -59,6 +59,10 @@ pub struct Limits {
     pub set_listpack_value: usize,
     /// `list-max-listpack-size`: bytes of one node of a list.
     pub list_listpack_bytes: usize,
+    /// `hll-sparse-max-bytes`: bytes of a sparse HyperLogLog.
+    pub hll_sparse_bytes: usize,
+    /// `proto-max-bulk-len`: bytes of a string that grows where it is.
+    pub string_bytes: usize,
 }
 
 impl Default for Limits {
@@ -72,6 +76,8 @@ impl Default for Limits {
             set_listpack_entries: 128,
             set_listpack_value: 64,
             list_listpack_bytes: 8_192,
+            hll_sparse_bytes: 3_000,
+            string_bytes: 512 << 20,
         }
     }
 }

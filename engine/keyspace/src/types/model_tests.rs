@@ -17,6 +17,7 @@ fn tight() -> Limits {
         set_listpack_entries: 6,
         set_listpack_value: 12,
         list_listpack_bytes: 48,
+        ..Limits::default()
     }
 }
 

@@ -55,6 +55,7 @@ pub(crate) struct Settings {
     pub(crate) set_value: u64,
     /// -1 to -5: 4, 8, 16, 32 or 64 KiB a node.
     pub(crate) list_size: i64,
+    pub(crate) hll_sparse_bytes: u64,
     pub(crate) hz: i64,
     /// 0: chosen from the number of cores.
     pub(crate) server_threads: i64,

@@ -132,6 +132,7 @@ static DIRECTIVES: &[Directive] = &[
     row("set-max-listpack-entries", Integer(field!(set_entries), 0..=INT_MAX), "128", Always),
     row("set-max-listpack-value", Bytes(field!(set_value), 0..=BYTES_MAX), "64", Always),
     row("list-max-listpack-size", Integer(field!(list_size), -5..=-1), "-2", Always).or("list-max-ziplist-size"),
+    row("hll-sparse-max-bytes", Bytes(field!(hll_sparse_bytes), 0..=BYTES_MAX), "3000", Always),
 ];
 
 /// Directives that are known, from Redis or from the plans of Cairn, but do nothing yet.
