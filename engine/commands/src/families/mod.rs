@@ -7,6 +7,7 @@ pub(crate) mod docs;
 mod generic;
 mod hash;
 mod help;
+mod hyperloglog;
 mod latency;
 mod list;
 mod server;
@@ -22,6 +23,7 @@ use crate::spec::{CommandSpec, Subcommand};
 pub(crate) const TABLES: &[&[CommandSpec]] = &[
     string::COMMANDS,
     bitmap::COMMANDS,
+    hyperloglog::COMMANDS,
     generic::COMMANDS,
     list::COMMANDS,
     set::COMMANDS,
