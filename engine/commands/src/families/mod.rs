@@ -5,6 +5,7 @@ mod command;
 mod connection;
 pub(crate) mod docs;
 mod generic;
+mod geo;
 mod hash;
 mod help;
 mod hyperloglog;
@@ -29,6 +30,7 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     set::COMMANDS,
     hash::COMMANDS,
     zset::COMMANDS,
+    geo::COMMANDS,
     transactions::COMMANDS,
     connection::COMMANDS,
     server::COMMANDS,

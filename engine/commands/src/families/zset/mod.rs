@@ -58,7 +58,7 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
 ];
 
 /// A score as the journal keeps it: it reads back as the same double.
-fn score_text(score: f64) -> Vec<u8> {
+pub(super) fn score_text(score: f64) -> Vec<u8> {
     let mut text = Vec::with_capacity(24);
     format_double(score, &mut text);
     text
@@ -145,7 +145,7 @@ impl AddOptions {
     }
 }
 
-fn zadd(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+pub(super) fn zadd(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let (options, pairs) = AddOptions::parse(&args[2..])?;
     if options.increment {
         return increment(ctx, args[1], float(pairs[0])?, pairs[1], options);
