@@ -2,6 +2,7 @@
 
 mod bitmap;
 mod command;
+mod compare;
 mod connection;
 pub(crate) mod docs;
 mod generic;
@@ -10,6 +11,7 @@ mod hash;
 mod help;
 mod hyperloglog;
 mod latency;
+mod lcs;
 mod list;
 mod server;
 mod set;
@@ -23,6 +25,8 @@ use crate::spec::{CommandSpec, Subcommand};
 /// The rows of every family.
 pub(crate) const TABLES: &[&[CommandSpec]] = &[
     string::COMMANDS,
+    compare::COMMANDS,
+    lcs::COMMANDS,
     bitmap::COMMANDS,
     hyperloglog::COMMANDS,
     generic::COMMANDS,

@@ -1,5 +1,8 @@
 //! Strings: <https://redis.io/docs/latest/commands/?group=string>
 
+use cairn_keyspace::Entry;
+
+use super::compare::Condition;
 use crate::args::{TimeUnit, float, integer, is};
 use crate::context::{Context, Data};
 use crate::error::{CommandError, CommandResult};
@@ -44,23 +47,24 @@ fn get(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 
 /// What SET's options say.
 #[derive(Default)]
-struct SetOptions {
+struct SetOptions<'a> {
     only_if_absent: bool,
     only_if_present: bool,
+    only_if: Option<Condition<'a>>,
     get: bool,
     keep_ttl: bool,
     expire_at_ms: Option<i64>,
 }
 
-impl SetOptions {
-    fn parse(args: &[&[u8]], now_ms: i64) -> Result<Self, CommandError> {
+impl<'a> SetOptions<'a> {
+    fn parse(args: &[&'a [u8]], now_ms: i64) -> Result<Self, CommandError> {
         let mut options = Self::default();
         let mut expiry = None;
         let mut rest = args.iter();
         while let Some(arg) = rest.next() {
-            if is(arg, "nx") && !options.only_if_present {
+            if is(arg, "nx") && !options.only_if_present && options.only_if.is_none() {
                 options.only_if_absent = true;
-            } else if is(arg, "xx") && !options.only_if_absent {
+            } else if is(arg, "xx") && !options.only_if_absent && options.only_if.is_none() {
                 options.only_if_present = true;
             } else if is(arg, "get") {
                 options.get = true;
@@ -72,13 +76,34 @@ impl SetOptions {
             {
                 expiry = Some((rest.next().ok_or(CommandError::Syntax)?, unit));
             } else {
-                return Err(CommandError::Syntax);
+                let operand = rest.next().ok_or(CommandError::Syntax)?;
+                options.add_condition(arg, operand)?;
             }
         }
         // Looked at last: a mistake in the options is told first.
         options.expire_at_ms =
             expiry.map(|(amount, unit)| expire_at(amount, unit, now_ms, "set")).transpose()?;
         Ok(options)
+    }
+
+    fn add_condition(&mut self, word: &[u8], operand: &'a [u8]) -> CommandResult {
+        if self.only_if_absent || self.only_if_present || self.only_if.is_some() {
+            return Err(CommandError::Syntax);
+        }
+        self.only_if = Some(Condition::parse(word, operand)?.ok_or(CommandError::Syntax)?);
+        Ok(())
+    }
+
+    /// Whether the options let a key be set in place of what is there.
+    ///
+    /// # Errors
+    /// Where the value is asked for and is no string.
+    fn allow(&self, before: Option<&Entry>) -> Result<bool, CommandError> {
+        if let Some(condition) = &self.only_if {
+            let value = before.map(|entry| entry.as_str().ok_or(CommandError::WrongType)).transpose()?;
+            return Ok(condition.holds(value));
+        }
+        Ok(if before.is_some() { !self.only_if_absent } else { !self.only_if_present })
     }
 }
 
@@ -105,14 +130,15 @@ fn set(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     }
     let options = SetOptions::parse(&args[3..], ctx.data.now_ms)?;
     let before = ctx.data.peek(key);
-    let (present, expiry_before) = (before.is_some(), before.and_then(|entry| entry.expire_at_ms()));
+    let expiry_before = before.and_then(|entry| entry.expire_at_ms());
+    let allowed = options.allow(before)?;
     if options.get {
         match before.map(|entry| entry.as_str().ok_or(CommandError::WrongType)).transpose()? {
             Some(old) => ctx.reply.bulk(old),
             None => ctx.reply.null(),
         }
     }
-    if (options.only_if_absent && present) || (options.only_if_present && !present) {
+    if !allowed {
         if !options.get {
             ctx.reply.null();
         }
