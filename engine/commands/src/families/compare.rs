@@ -190,6 +190,8 @@ mod tests {
              SET k newer IFNE new -> $-1
              SET k newer IFDEQ 1234567890123456 -> $-1
              SET k newer IFDNE 1234567890123456 KEEPTTL -> +OK
+             SET k again EX 5 EX 100 IFEQ newer -> +OK
+             SET k newer PX 5 EX 100 -> -ERR syntax error
              SET k x IFEQ -> -ERR syntax error
              SET k x IFEQ a NX -> -ERR syntax error
              SET k x XX IFEQ a -> -ERR syntax error
@@ -197,7 +199,8 @@ mod tests {
              LPUSH l x -> :1
              SET l x IFNE a -> -WRONGTYPE Operation against a key holding the wrong kind of value",
         );
-        let expected = "SET k old\nSET k new PXAT 1700000100000\nSET k newer PXAT 1700000100000\nLPUSH l x";
+        let expected = "SET k old\nSET k new PXAT 1700000100000\nSET k newer PXAT 1700000100000\n\
+                        SET k again PXAT 1700000100000\nLPUSH l x";
         assert_eq!(engine.effects(), expected);
     }
 }

@@ -59,7 +59,7 @@ struct SetOptions<'a> {
 impl<'a> SetOptions<'a> {
     fn parse(args: &[&'a [u8]], now_ms: i64) -> Result<Self, CommandError> {
         let mut options = Self::default();
-        let mut expiry = None;
+        let mut expiry: Option<(&[u8], TimeUnit)> = None;
         let mut rest = args.iter();
         while let Some(arg) = rest.next() {
             if is(arg, "nx") && !options.only_if_present && options.only_if.is_none() {
@@ -71,7 +71,7 @@ impl<'a> SetOptions<'a> {
             } else if is(arg, "keepttl") && expiry.is_none() {
                 options.keep_ttl = true;
             } else if let Some(unit) = TimeUnit::of_option(arg)
-                && expiry.is_none()
+                && expiry.is_none_or(|(_, before)| before == unit)
                 && !options.keep_ttl
             {
                 expiry = Some((rest.next().ok_or(CommandError::Syntax)?, unit));
