@@ -19,6 +19,7 @@ mod stored;
 mod table;
 pub mod types;
 mod undurable;
+pub mod waiting;
 
 pub use entry::{Entry, Value};
 pub use load::Batch;
@@ -47,7 +48,7 @@ pub struct Keyspace {
 }
 
 /// A key's hash, seeded anew for each process, so that no client can choose keys that collide.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct KeyHash(pub u64);
 
 impl KeyHash {

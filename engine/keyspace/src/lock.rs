@@ -4,6 +4,7 @@ use parking_lot::MutexGuard;
 
 use crate::encode::{DatasetDigest, Digest20};
 use crate::shard::Shard;
+use crate::waiting::Ready;
 use crate::{KeyHash, Keyspace, SHARDS};
 
 /// Shards locked together. Reaching for a shard that is not held is a bug in a command's key specification.
@@ -102,6 +103,54 @@ impl<'k> Locked<'k> {
     #[must_use]
     pub fn holds_all(&self) -> bool {
         matches!(self.guards, Guards::All(_))
+    }
+
+    /// Whether a shard is held.
+    #[must_use]
+    pub fn holds(&self, shard: usize) -> bool {
+        match &self.guards {
+            Guards::None => false,
+            Guards::One(held, _) => *held == shard,
+            Guards::Many(guards) => guards.binary_search_by_key(&shard, |(held, _)| *held).is_ok(),
+            Guards::All(_) => true,
+        }
+    }
+
+    /// Whether a key of the held shards has changed that somebody waits for.
+    #[inline]
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        match &self.guards {
+            Guards::None => false,
+            Guards::One(_, guard) => guard.has_ready(),
+            Guards::Many(guards) => guards.iter().any(|(_, guard)| guard.has_ready()),
+            Guards::All(guards) => guards.iter().any(|guard| guard.has_ready()),
+        }
+    }
+
+    /// Hands out the keys of the held shards that have changed and that somebody waits for, in the order they did.
+    #[must_use]
+    pub fn take_ready(&mut self) -> Vec<Ready> {
+        let mut ready: Vec<Ready> = match &mut self.guards {
+            Guards::None => Vec::new(),
+            Guards::One(_, guard) => guard.take_ready(),
+            Guards::Many(guards) => guards.iter_mut().flat_map(|(_, guard)| guard.take_ready()).collect(),
+            Guards::All(guards) => guards.iter_mut().flat_map(|guard| guard.take_ready()).collect(),
+        };
+        ready.sort_unstable();
+        ready
+    }
+
+    /// Whether anybody waits in the held shards who needs a key beside the one waited for, so that more shards may have
+    /// to be held before it can be served. Never so when all are.
+    #[inline]
+    #[must_use]
+    pub fn has_destinations(&self) -> bool {
+        match &self.guards {
+            Guards::None | Guards::All(_) => false,
+            Guards::One(_, guard) => guard.has_destinations(),
+            Guards::Many(guards) => guards.iter().any(|(_, guard)| guard.has_destinations()),
+        }
     }
 
     /// Every shard, ascending, when all are held: what a snapshot reads.

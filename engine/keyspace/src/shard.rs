@@ -1,11 +1,14 @@
 //! One shard: a slice of every database's keys behind one lock.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use crate::KeyHash;
 use crate::entry::Entry;
 use crate::expiries::{Expiries, HASH_BITS, Place};
 use crate::table::Table;
 use crate::undurable::Undurable;
+use crate::waiting::{Awaited, Ready, Ticket, Waiter, Waiting};
 
 /// The keys of one database that fall into one shard, and when they expire.
 #[derive(Default)]
@@ -22,6 +25,8 @@ pub struct Shard {
     /// Key hashes with effects that are not durable yet; see [`Undurable`].
     pub undurable: Undurable,
     watched: HashMap<(u16, Box<[u8]>), Watched>,
+    /// Nothing where nobody waits.
+    waiting: Option<Box<Waiting>>,
 }
 
 #[derive(Default)]
@@ -33,7 +38,7 @@ struct Watched {
 impl Shard {
     pub(crate) fn new(databases: u16) -> Self {
         let databases = (0..databases).map(|_| Database::default()).collect();
-        Self { databases, undurable: Undurable::default(), watched: HashMap::new() }
+        Self { databases, undurable: Undurable::default(), watched: HashMap::new(), waiting: None }
     }
 
     /// How many databases there are.
@@ -84,9 +89,12 @@ impl Shard {
         }
     }
 
-    /// Notes that a key changed, for those who watch it.
+    /// Notes that a key changed, for those who watch it or wait for it.
     #[inline]
     pub fn touch(&mut self, db: u16, key: &[u8]) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.note_change(db, key);
+        }
         if !self.watched.is_empty()
             && let Some(watched) = self.watched.get_mut(&(db, key.into()))
         {
@@ -94,14 +102,69 @@ impl Shard {
         }
     }
 
-    /// Notes that every watched key of a database changed that is there.
+    /// Notes that every watched key of a database changed that is there, and every key that somebody waits for.
     pub fn touch_all(&mut self, db: u16, hash_of: impl Fn(&[u8]) -> u64) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.note_change_of_all(db);
+        }
         let table = &self.databases[usize::from(db)].table;
         for ((_, key), watched) in self.watched.iter_mut().filter(|((of, _), _)| *of == db) {
             if table.get(hash_of(key), key).is_some() {
                 watched.version += 1;
             }
         }
+    }
+
+    /// Queues a waiter at a key; false when it stands there already.
+    pub fn await_key(&mut self, hash: KeyHash, key: &[u8], ticket: Ticket) -> bool {
+        self.waiting.get_or_insert_default().add(hash, key, ticket)
+    }
+
+    /// Takes a waiter out of the queue of a key, where it still is there.
+    pub fn end_await(&mut self, hash: KeyHash, key: &[u8], awaited: Awaited, waiter: &Waiter) {
+        let Some(waiting) = &mut self.waiting else { return };
+        waiting.remove(hash, key, awaited, waiter);
+        if waiting.is_empty() {
+            self.waiting = None;
+        }
+    }
+
+    /// The first who waits for a key behind the one that arrived as number `after`.
+    #[must_use]
+    pub fn next_waiter(&self, db: u16, key: &[u8], awaited: Awaited, after: u64) -> Option<Arc<Ticket>> {
+        self.waiting.as_ref()?.next(db, key, awaited, after)
+    }
+
+    /// Whether a key has changed that somebody waits for.
+    #[inline]
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.has_ready())
+    }
+
+    /// Hands out the keys that have changed and that somebody waits for.
+    pub fn take_ready(&mut self) -> Vec<Ready> {
+        self.waiting.as_mut().map_or_else(Vec::new, |waiting| waiting.take_ready())
+    }
+
+    /// Notes that everybody who waits for a key has been looked at as it is now.
+    pub fn settle_ready(&mut self, db: u16, key: &[u8]) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.settle(db, key);
+        }
+    }
+
+    /// Whether anybody waits for a key here and needs another one too.
+    #[inline]
+    #[must_use]
+    pub fn has_destinations(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.has_destinations())
+    }
+
+    /// The other keys that those need who wait for one.
+    #[must_use]
+    pub fn destinations(&self, hash: KeyHash) -> &[KeyHash] {
+        self.waiting.as_ref().map_or(&[], |waiting| waiting.destinations(hash))
     }
 }
 
