@@ -14,6 +14,7 @@ use crate::effects::Effects;
 use crate::error::CommandError;
 use crate::host::{Host, Job};
 use crate::session::Session;
+use crate::waiting::Wait;
 
 /// Everything a handler may touch while its command runs.
 ///
@@ -29,6 +30,8 @@ pub struct Context<'a, 'k> {
     pub host: &'a dyn Host,
     /// Long work that the command asks for instead of replying; see [`Job`].
     pub job: Option<Job>,
+    /// What the command waits for instead of replying; see [`Context::wait`].
+    pub wait: Option<Box<Wait>>,
     /// Whether the command runs as part of EXEC.
     pub in_transaction: bool,
 }

@@ -13,6 +13,7 @@ use crate::host::{Host, Job};
 use crate::session::{Session, Transaction};
 use crate::spec::{CommandSpec, Flags};
 use crate::table::{Command, lookup, resolve};
+use crate::waiting::Wait;
 
 /// What is known of a request before it runs: its row in the table, and where its first key is. Found out once, so that
 /// the memory the key needs can be fetched while other requests run.
@@ -247,6 +248,8 @@ fn shown(arg: &[u8]) -> String {
 pub struct Ran {
     /// Long work to do instead of replying.
     pub job: Option<Job>,
+    /// What to wait for instead of replying.
+    pub wait: Option<Box<Wait>>,
     /// Counters to add up.
     pub lookups: Lookups,
 }
@@ -279,9 +282,9 @@ pub fn run(
 ) -> Ran {
     let db = session.db;
     let data = Data::new(locked, effects, db, tools);
-    let mut context = Context { data, reply, session, host, job: None, in_transaction: false };
+    let mut context = Context { data, reply, session, host, job: None, wait: None, in_transaction: false };
     context.run(spec, args);
-    Ran { job: context.job, lookups: context.data.lookups }
+    Ran { job: context.job, wait: context.wait, lookups: context.data.lookups }
 }
 
 /// Removes up to `most` expired keys of one shard; returns how many.

@@ -59,6 +59,15 @@ pub trait Host {
     }
     /// Tells the process about a new name of a client.
     fn client_named(&self, _id: u64, _name: &[u8]) {}
+    /// Wakes a client that waits for a key, for replicas or for the journal: as if its time were over, or with an error.
+    /// Whether it waited.
+    fn unblock_client(&self, _id: u64, _with_error: bool) -> bool {
+        false
+    }
+    /// Whether all that has been written to the journal is durable; `None` without a journal.
+    fn is_durable(&self) -> Option<bool> {
+        None
+    }
     /// Whether DEBUG may run for this client.
     fn debug_allowed(&self, _session: u64) -> bool {
         false

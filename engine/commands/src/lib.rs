@@ -25,6 +25,7 @@ mod spec;
 mod table;
 #[cfg(test)]
 mod testing;
+pub mod waiting;
 
 pub use cairn_resp::{Protocol, Reply};
 pub use context::{Collection, Context, Data, Lookups};

@@ -16,6 +16,7 @@ use cairn_keyspace::types::Limits;
 use cairn_keyspace::{Keyspace, Locked, SHARDS};
 use parking_lot::{Mutex, RwLock};
 
+use crate::blocked::{Blocked, Deliveries, Waiters};
 use crate::catalog::Catalog;
 use crate::error::{OpenError, SaveError};
 use crate::host::EngineHost;
@@ -28,7 +29,7 @@ use crate::snapshots::{self, SnapshotInfo, Snapshots};
 
 /// An open data directory. Clones share it; it closes when the last goes, or by [`Engine::shutdown`].
 #[derive(Clone)]
-pub struct Engine(Arc<Inner>);
+pub struct Engine(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) keyspace: Keyspace,
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) observed: Observed,
     pub(crate) recovery: Recovery,
     pub(crate) mending: Mending,
+    pub(crate) waiters: Waiters,
     next_session: AtomicU64,
     expire_from: AtomicU64,
     /// The lock on the directory, for as long as the engine lives.
@@ -64,6 +66,11 @@ impl Settings {
     /// Where snapshots are asked for by save points, whether one that failed stops writes.
     fn stops_writes_on_snapshot_error(&self) -> bool {
         self.stop_writes_on_snapshot_error.load(Ordering::Relaxed) && !self.save_points.lock().is_empty()
+    }
+
+    /// The limits as they are now.
+    pub(crate) fn limits(&self) -> Arc<Limits> {
+        self.limits.read().clone()
     }
 
     /// Brings a thread's copy of the limits up to date.
@@ -93,7 +100,7 @@ impl Statistics {
             .for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 
-    fn count(&self, lookups: Lookups) {
+    pub(crate) fn count(&self, lookups: Lookups) {
         let add = |counter: &AtomicU64, n: u64| {
             if n > 0 {
                 counter.fetch_add(n, Ordering::Relaxed);
@@ -121,6 +128,8 @@ pub enum Outcome {
     },
     /// Run this by [`Engine::run_job`] where blocking is allowed; then send its reply.
     Blocking(Job),
+    /// The request has found nothing and waits; [`Blocked`] has its reply when it has one.
+    Blocked(Box<Blocked>),
 }
 
 /// What became of a job.
@@ -202,6 +211,7 @@ impl Engine {
             snapshots: Snapshots::new(opened.snapshot.as_ref()),
             catalog: opened.catalog,
             mending: Mending::new(options.heap.clone()),
+            waiters: Waiters::default(),
             options,
             settings,
             statistics: Statistics::default(),
@@ -291,8 +301,10 @@ impl Engine {
                 return Outcome::Done { hold: Lsn::ZERO };
             }
         };
-        let (job, hold) = SCRATCH.with_borrow_mut(|Scratch { effects, random, limits }| {
-            let mut locked = plan.lock(&inner.keyspace);
+        let start = reply.len();
+        let (instead, served, hold) = SCRATCH.with_borrow_mut(|Scratch { effects, random, limits }| {
+            let reads_only = spec.flags.has(Flags::READ);
+            let mut locked = if reads_only { plan.lock(&inner.keyspace) } else { inner.lock_to_write(&plan) };
             inner.settings.refresh(limits);
             // Under the locks, so that the stamps of one key's effects rise with them.
             let now_us = now_us();
@@ -304,13 +316,23 @@ impl Engine {
             let mut guard = AbortOnPanic { armed: true };
             let ran = run(spec, args, session, &host, &mut locked, effects, reply.reborrow(), tools);
             inner.statistics.count(ran.lookups);
-            let written = inner.commit(&mut locked, effects, now_ms);
+            let (written, served) = inner.commit(&mut locked, effects, now_ms);
             guard.armed = false;
-            (ran.job, written.max(inner.hold_for(&locked, spec, &plan)))
+            let hold = written.max(inner.hold_for(&locked, spec, &plan));
+            let instead = match (ran.job, ran.wait) {
+                (None, None) => None,
+                (Some(job), _) => Some(Outcome::Blocking(job)),
+                (None, Some(wait)) => {
+                    let otherwise = reply.split_off(start);
+                    Some(Outcome::Blocked(self.block(&mut locked, session, *wait, otherwise, hold)))
+                }
+            };
+            (instead, served, hold)
         });
+        served.deliver();
         drop(permit);
-        match job {
-            Some(job) => Outcome::Blocking(job),
+        match instead {
+            Some(outcome) => outcome,
             None if session.closing => Outcome::Close { hold },
             None => Outcome::Done { hold },
         }
@@ -512,10 +534,20 @@ fn admission_bytes(spec: &CommandSpec, session: &Session, args: &[&[u8]]) -> Opt
 
 impl Inner {
     /// Appends what was done, under the locks it was done under: the journal's order is the commit order.
-    fn commit(&self, locked: &mut Locked<'_>, effects: &mut Effects, now_ms: i64) -> Lsn {
+    ///
+    /// Those who wait for what was changed are served with it; they are to be told when the locks are released.
+    #[inline]
+    fn commit(&self, locked: &mut Locked<'_>, effects: &mut Effects, now_ms: i64) -> (Lsn, Deliveries) {
         if effects.is_empty() {
-            return Lsn::ZERO;
+            return (Lsn::ZERO, Deliveries::default());
         }
+        let served =
+            if locked.has_ready() { self.serve_waiters(locked, effects, now_ms) } else { Vec::new() };
+        let position = self.append(locked, effects, now_ms);
+        (position, Deliveries { served, position })
+    }
+
+    fn append(&self, locked: &mut Locked<'_>, effects: &mut Effects, now_ms: i64) -> Lsn {
         self.statistics.dirty.fetch_add(effects.changes(), Ordering::Relaxed);
         let (db, bytes) = effects.finish();
         let lsn = self.log.append(db, bytes, now_ms);
@@ -585,7 +617,8 @@ impl Inner {
                 let (now_ms, random) = (now_ms(), &mut random);
                 let tools = Tools { now_ms, limits: &limits, random, replaying: false, known_key: None };
                 let count = expire_shard(&mut locked, shard, db, MOST_PER_SHARD, &mut effects, tools);
-                self.commit(&mut locked, &mut effects, now_ms);
+                let (_, served) = self.commit(&mut locked, &mut effects, now_ms);
+                served.deliver();
                 self.statistics.expired.fetch_add(count as u64, Ordering::Relaxed);
                 removed += count;
             }

@@ -14,6 +14,11 @@ pub(crate) struct EngineHost<'a> {
     pub(crate) process: &'a dyn Process,
 }
 
+/// For requests that the engine itself runs, which ask nothing of a process.
+pub(crate) struct NoProcess;
+
+impl Host for NoProcess {}
+
 impl Host for EngineHost<'_> {
     fn password_required(&self) -> bool {
         self.process.password_required()
@@ -56,6 +61,12 @@ impl Host for EngineHost<'_> {
     }
     fn client_named(&self, id: u64, name: &[u8]) {
         self.process.client_named(id, name);
+    }
+    fn unblock_client(&self, id: u64, with_error: bool) -> bool {
+        self.engine.waiters.unblock(id, with_error)
+    }
+    fn is_durable(&self) -> Option<bool> {
+        self.engine.log.journal().map(|journal| journal.durable() >= journal.end_lsn())
     }
     fn debug_allowed(&self, session: u64) -> bool {
         self.process.debug_allowed(session)

@@ -32,6 +32,7 @@
 //! It knows the command table, the keyspace, journal, snapshots and keys. It must never know sockets, configuration
 //! files, or where backups go.
 
+mod blocked;
 mod catalog;
 mod check;
 mod engine;
@@ -45,6 +46,7 @@ mod process;
 mod recovery;
 mod snapshots;
 
+pub use blocked::{Blocked, Unblocked};
 pub use cairn_commands::observed;
 pub use cairn_commands::{ClientFilter, Command, Flags, Job, Protocol, Reply, Route, Session, glob_matches};
 pub use cairn_format::Lsn;

@@ -55,6 +55,11 @@ impl<'a> Reply<'a> {
         self.out.len()
     }
 
+    /// Takes back what was written since a mark.
+    pub fn split_off(&mut self, mark: usize) -> Vec<u8> {
+        self.out.split_off(mark.min(self.out.len()))
+    }
+
     /// Whether nothing has been written.
     pub fn is_empty(&self) -> bool {
         self.out.is_empty()

@@ -28,7 +28,9 @@ pub(crate) struct Client {
     /// Ends behind the replies it is writing.
     pub(crate) is_doomed: AtomicBool,
     /// Is running commands or waiting to reply to them.
-    is_busy: AtomicBool,
+    pub(crate) is_busy: AtomicBool,
+    /// Waits for a key, for replicas or for the journal.
+    pub(crate) is_blocked: AtomicBool,
     task: OnceLock<AbortHandle>,
 }
 
@@ -83,6 +85,7 @@ impl Client {
             name: Mutex::new(Vec::new()),
             is_doomed: AtomicBool::new(false),
             is_busy: AtomicBool::new(false),
+            is_blocked: AtomicBool::new(false),
             task: OnceLock::new(),
         }
     }
@@ -110,6 +113,16 @@ impl Client {
         self.name.lock().clone()
     }
 
+    /// Its state as letters.
+    fn flags(&self) -> &'static str {
+        // Nothing waits in a transaction.
+        match (self.is_blocked.load(Relaxed), self.is_in_transaction.load(Relaxed)) {
+            (true, _) => "b",
+            (false, true) => "x",
+            (false, false) => "N",
+        }
+    }
+
     fn line(&self, now: u64, out: &mut String) {
         let _ = writeln!(
             out,
@@ -122,7 +135,7 @@ impl Client {
             String::from_utf8_lossy(&self.name.lock()),
             now.saturating_sub(self.connected_at),
             now.saturating_sub(self.active_at.load(Relaxed)),
-            if self.is_in_transaction.load(Relaxed) { "x" } else { "N" },
+            self.flags(),
             self.db.load(Relaxed),
             if self.is_in_transaction.load(Relaxed) { 0 } else { -1 },
             if self.speaks_resp3.load(Relaxed) { 3 } else { 2 },
@@ -184,10 +197,12 @@ impl Clients {
         chosen.len()
     }
 
-    /// Ends those that have sent nothing for `seconds`.
+    /// Ends those that have sent nothing for `seconds`, unless they wait for something.
     pub(crate) fn disconnect_idle(&self, seconds: u64, now: u64) {
-        let is_idle =
-            |c: &Client| now.saturating_sub(c.active_at.load(Relaxed)) > seconds && !c.is_busy.load(SeqCst);
+        let is_idle = |c: &Client| {
+            let silent = now.saturating_sub(c.active_at.load(Relaxed)) > seconds;
+            silent && !c.is_busy.load(SeqCst) && !c.is_blocked.load(Relaxed)
+        };
         let idle: Vec<_> = self.connected.lock().values().filter(|c| is_idle(c)).cloned().collect();
         for client in idle {
             tracing::debug!(id = client.id, "closing an idle connection");

@@ -4,6 +4,7 @@
 //! they tell of is durable.
 
 use crate::ahead::{Ahead, Window};
+use crate::blocked;
 use crate::clients::Client;
 use crate::metering::Meter;
 use crate::server::Server;
@@ -66,12 +67,14 @@ impl<S: Stream> Drop for Connection<'_, S> {
 }
 
 /// Replies on their way out.
-struct Outbox<'s, S> {
+pub(crate) struct Outbox<'s, S> {
     server: &'s Server,
-    stream: S,
-    bytes: Vec<u8>,
+    pub(crate) stream: S,
+    pub(crate) bytes: Vec<u8>,
     /// The replies wait until the journal is durable up to here.
-    hold: Lsn,
+    pub(crate) hold: Lsn,
+    /// What was read while a request waited.
+    pub(crate) early: Vec<u8>,
 }
 
 impl<'s, S: Stream> Connection<'s, S> {
@@ -84,7 +87,7 @@ impl<'s, S: Stream> Connection<'s, S> {
             window: Window::default(),
             input: Vec::with_capacity(BUFFER),
             used: 0,
-            outbox: Outbox { server, stream, bytes: Vec::new(), hold: Lsn::ZERO },
+            outbox: Outbox { server, stream, bytes: Vec::new(), hold: Lsn::ZERO, early: Vec::new() },
         }
     }
 
@@ -136,7 +139,7 @@ impl<'s, S: Stream> Connection<'s, S> {
             // Either may have been changed by the requests before.
             self.parser.set_max_bulk(self.server.hot.max_bulk.load(Relaxed));
             self.parser.set_authenticated(self.session.authenticated);
-            let ahead = self.window.fill(&self.server.engine, &mut self.parser, &self.input, self.used);
+            let mut ahead = self.window.fill(&self.server.engine, &mut self.parser, &self.input, self.used);
             let requests = self.window.requests();
             if requests.len() > 1 {
                 self.server.engine.prefetch(&self.session, requests.iter().map(|request| &request.route));
@@ -161,6 +164,10 @@ impl<'s, S: Stream> Connection<'s, S> {
                 }
             }
             meter.stop();
+            if !self.outbox.early.is_empty() {
+                self.input.append(&mut self.outbox.early);
+                ahead = Ahead::Unknown;
+            }
             match ahead {
                 Ahead::Unknown => {}
                 Ahead::Incomplete(missing) => break Next::Read(missing),
@@ -221,6 +228,12 @@ async fn execute<S: Stream>(
                 outbox.flush().await?;
                 admission.await;
             }
+            Outcome::Blocked(blocked) => {
+                // Waiting is no work.
+                meter.stop();
+                meter.took(at, Duration::ZERO, false);
+                return blocked::wait(server, client, blocked, outbox).await;
+            }
             Outcome::Blocking(job) => {
                 meter.stop();
                 outbox.flush().await?;
@@ -245,7 +258,7 @@ async fn execute<S: Stream>(
 
 impl<S: Stream> Outbox<'_, S> {
     /// Writes the replies once what they tell of is durable.
-    async fn flush(&mut self) -> io::Result<()> {
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
         if self.bytes.is_empty() {
             return Ok(());
         }
@@ -269,7 +282,7 @@ impl<S: Stream> Outbox<'_, S> {
 }
 
 /// Waits until the journal is durable up to `lsn`. Of those who wait on a quick disk, one writes and syncs for all.
-async fn wait_durable(server: &Server, lsn: Lsn) -> Result<(), Poisoned> {
+pub(crate) async fn wait_durable(server: &Server, lsn: Lsn) -> Result<(), Poisoned> {
     let engine = &server.engine;
     if engine.is_worth_leading() {
         // Those who are ready run first, so that one sync serves them too.

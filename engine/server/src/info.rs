@@ -56,6 +56,7 @@ fn server_section(server: &Server) -> Fields {
 fn clients_section(server: &Server) -> Fields {
     vec![
         ("connected_clients", server.clients.count().to_string()),
+        ("blocked_clients", server.engine.blocked_clients().to_string()),
         ("maxclients", server.config.read().maxclients.to_string()),
     ]
 }

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod alloc;
+mod blocked;
 mod check;
 mod clients;
 mod config;

@@ -32,6 +32,7 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "client|info",    arity: exactly(2),  flags: CLIENT,       keys: Keys::None, acl: CONNECTION, handler: client },
     CommandSpec { name: "client|list",    arity: at_least(2), flags: CLIENT_ADMIN, keys: Keys::None, acl: CONNECTION, handler: client },
     CommandSpec { name: "client|kill",    arity: at_least(3), flags: CLIENT_ADMIN, keys: Keys::None, acl: CONNECTION, handler: client },
+    CommandSpec { name: "client|unblock", arity: at_least(3), flags: CLIENT_ADMIN, keys: Keys::None, acl: CONNECTION, handler: client },
     help::row("client|help", CONNECTION),
 ];
 
@@ -224,9 +225,27 @@ fn client(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             let text = ctx.host.clients(Some(&ids));
             ctx.reply.verbatim("txt", text.as_bytes());
         }
+        (b"unblock", [id, reason @ ..]) if reason.len() < 2 => unblock(ctx, id, reason.first())?,
+        (b"unblock", _) => {
+            return Err(CommandError::other(
+                "ERR unknown subcommand or wrong number of arguments for 'UNBLOCK'. Try CLIENT HELP.",
+            ));
+        }
         (b"kill", filters) if !filters.is_empty() => kill(ctx, filters)?,
         _ => return Err(CommandError::Syntax),
     }
+    Ok(())
+}
+
+fn unblock(ctx: &mut Context<'_, '_>, id: &[u8], reason: Option<&&[u8]>) -> CommandResult {
+    let with_error = match reason {
+        None => false,
+        Some(word) if is(word, "timeout") => false,
+        Some(word) if is(word, "error") => true,
+        Some(_) => return Err(CommandError::other("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+    };
+    let woken = u64::try_from(integer(id)?).is_ok_and(|id| ctx.host.unblock_client(id, with_error));
+    ctx.reply.integer(i64::from(woken));
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! Lists: <https://redis.io/docs/latest/commands/?group=list>
 
+mod blocking;
+
 use cairn_keyspace::types::{List, Side};
 
 use crate::args::{clamp_range, integer, is, natural, positive};
@@ -9,6 +11,8 @@ use crate::keys::Access;
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const LIST: Categories = Categories::LIST;
+const BLOCKING: Flags = Flags::WRITE.no_script().blocking();
+const TAKEN: Access = Access::RW.access().delete();
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
@@ -29,6 +33,11 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "lmove",     arity: exactly(5),  flags: Flags::WRITE.deny_oom(),        keys: Keys::MOVE,            acl: LIST, handler: lmove },
     CommandSpec { name: "lpos",      arity: at_least(3), flags: Flags::READ,                    keys: Keys::one(1),         acl: LIST, handler: lpos },
     CommandSpec { name: "lmpop",     arity: at_least(4), flags: Flags::WRITE,                   keys: Keys::counted(1).access(Access::RW.access().delete()), acl: LIST, handler: lmpop },
+    CommandSpec { name: "blpop",      arity: at_least(3), flags: BLOCKING,                     keys: Keys::every(1, -2, 1).access(TAKEN), acl: LIST, handler: blocking::blpop },
+    CommandSpec { name: "brpop",      arity: at_least(3), flags: BLOCKING,                     keys: Keys::every(1, -2, 1).access(TAKEN), acl: LIST, handler: blocking::brpop },
+    CommandSpec { name: "blmove",     arity: exactly(6),  flags: BLOCKING.deny_oom(),          keys: Keys::MOVE,                          acl: LIST, handler: blocking::blmove },
+    CommandSpec { name: "brpoplpush", arity: exactly(4),  flags: BLOCKING.deny_oom(),          keys: Keys::MOVE,                          acl: LIST, handler: blocking::brpoplpush },
+    CommandSpec { name: "blmpop",     arity: at_least(5), flags: Flags::WRITE.blocking(),      keys: Keys::counted(2).access(TAKEN),      acl: LIST, handler: blocking::blmpop },
 ];
 
 fn lpush(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
@@ -255,16 +264,40 @@ fn lpos(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     Ok(())
 }
 
+/// What LMPOP and BLMPOP take, and from where.
+struct PopMany<'a> {
+    keys: &'a [&'a [u8]],
+    side: Side,
+    count: usize,
+}
+
+impl<'a> PopMany<'a> {
+    /// The arguments from the number of keys on.
+    fn parse(args: &'a [&'a [u8]]) -> Result<Self, CommandError> {
+        let keys = positive(args[0], "ERR numkeys should be greater than 0")?;
+        let where_at = keys.saturating_add(1);
+        let side = end(args.get(where_at).ok_or(CommandError::Syntax)?)?;
+        let count = match &args[where_at + 1..] {
+            [] => 1,
+            [word, count] if is(word, "count") => positive(count, "ERR count should be greater than 0")?,
+            _ => return Err(CommandError::Syntax),
+        };
+        Ok(Self { keys: &args[1..where_at], side, count })
+    }
+}
+
 fn lmpop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    let keys = positive(args[1], "ERR numkeys should be greater than 0")?;
-    let where_at = keys.saturating_add(2);
-    let side = end(args.get(where_at).ok_or(CommandError::Syntax)?)?;
-    let count = match &args[where_at + 1..] {
-        [] => 1,
-        [word, count] if is(word, "count") => positive(count, "ERR count should be greater than 0")?,
-        _ => return Err(CommandError::Syntax),
-    };
-    for key in &args[2..where_at] {
+    if !pop_many(ctx, &PopMany::parse(&args[1..])?)? {
+        ctx.reply.null_array();
+    }
+    Ok(())
+}
+
+/// Pops from the first of the keys that has elements, and replies with them; false when none has. Replays as a pop from
+/// that one.
+fn pop_many(ctx: &mut Context<'_, '_>, options: &PopMany<'_>) -> Result<bool, CommandError> {
+    let PopMany { keys, side, count } = *options;
+    for key in keys {
         if ctx.data.look::<List>(key)?.is_none() {
             continue;
         }
@@ -278,10 +311,9 @@ fn lmpop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         })?;
         let command: &[u8] = if side == Side::Front { b"LPOP" } else { b"RPOP" };
         ctx.data.effect(&[command, key, popped.to_string().as_bytes()]);
-        return Ok(());
+        return Ok(true);
     }
-    ctx.reply.null_array();
-    Ok(())
+    Ok(false)
 }
 
 #[cfg(test)]

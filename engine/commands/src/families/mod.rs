@@ -18,6 +18,7 @@ mod set;
 mod slowlog;
 mod string;
 mod transactions;
+mod wait;
 mod zset;
 
 use crate::spec::{CommandSpec, Subcommand};
@@ -41,6 +42,7 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     slowlog::COMMANDS,
     latency::COMMANDS,
     command::COMMANDS,
+    wait::COMMANDS,
 ];
 
 /// Subcommands that are as their group is, but for name and arity; those with more to say are rows.

@@ -1,5 +1,6 @@
 //! Sorted sets: <https://redis.io/docs/latest/commands/?group=sorted-set>
 
+mod blocking;
 mod combine;
 mod range;
 
@@ -17,6 +18,8 @@ use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 const ZSET: Categories = Categories::SORTED_SET;
 const STORED_RANGE: &[KeySpec] =
     &[KeySpec::one(1, Access::OW.update()), KeySpec::one(2, Access::RO.access())];
+const BLOCKING: Flags = Flags::WRITE.blocking();
+const TAKEN: Access = Access::RW.access().delete();
 const DESTINATION: Keys = Keys::destination_and_counted(1, 2);
 const ADD: Flags = Flags::WRITE.deny_oom().fast();
 const STORE: Flags = Flags::WRITE.deny_oom().movable_keys();
@@ -55,6 +58,9 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "zintercard",       arity: at_least(3), flags: Flags::READ,                 keys: Keys::counted(1),     acl: ZSET, handler: combine::zintercard },
     CommandSpec { name: "zscan",            arity: at_least(3), flags: Flags::READ,                 keys: Keys::one(1),         acl: ZSET, handler: zscan },
     CommandSpec { name: "zrandmember",      arity: at_least(2), flags: Flags::READ,                 keys: Keys::one(1),         acl: ZSET, handler: zrandmember },
+    CommandSpec { name: "bzpopmin",         arity: at_least(3), flags: BLOCKING.no_script().fast(), keys: Keys::every(1, -2, 1).access(TAKEN), acl: ZSET, handler: blocking::bzpopmin },
+    CommandSpec { name: "bzpopmax",         arity: at_least(3), flags: BLOCKING.no_script().fast(), keys: Keys::every(1, -2, 1).access(TAKEN), acl: ZSET, handler: blocking::bzpopmax },
+    CommandSpec { name: "bzmpop",           arity: at_least(5), flags: BLOCKING,                    keys: Keys::counted(2).access(TAKEN), acl: ZSET, handler: blocking::bzmpop },
 ];
 
 /// A score as the journal keeps it: it reads back as the same double.
@@ -267,6 +273,14 @@ impl End {
         };
         std::iter::from_fn(pop).take(count).collect()
     }
+
+    /// The command that pops from this end.
+    fn command(self) -> &'static [u8] {
+        match self {
+            End::Lowest => b"ZPOPMIN",
+            End::Highest => b"ZPOPMAX",
+        }
+    }
 }
 
 fn zpopmin(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
@@ -301,21 +315,44 @@ fn pop(ctx: &mut Context<'_, '_>, args: &[&[u8]], end: End) -> CommandResult {
     Ok(())
 }
 
-/// Replays as a pop from the one key that had members.
+/// What ZMPOP and BZMPOP take, and from where.
+struct PopMany<'a> {
+    keys: &'a [&'a [u8]],
+    end: End,
+    count: usize,
+}
+
+impl<'a> PopMany<'a> {
+    /// The arguments from the number of keys on.
+    fn parse(args: &'a [&'a [u8]]) -> Result<Self, CommandError> {
+        let keys = positive(args[0], "ERR numkeys should be greater than 0")?;
+        let where_at = keys.saturating_add(1);
+        let end = match args.get(where_at) {
+            Some(word) if is(word, "min") => End::Lowest,
+            Some(word) if is(word, "max") => End::Highest,
+            _ => return Err(CommandError::Syntax),
+        };
+        let count = match &args[where_at + 1..] {
+            [] => 1,
+            [word, count] if is(word, "count") => positive(count, "ERR count should be greater than 0")?,
+            _ => return Err(CommandError::Syntax),
+        };
+        Ok(Self { keys: &args[1..where_at], end, count })
+    }
+}
+
 fn zmpop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    let keys = positive(args[1], "ERR numkeys should be greater than 0")?;
-    let where_at = keys.saturating_add(2);
-    let (end, command): (_, &[u8]) = match args.get(where_at) {
-        Some(word) if is(word, "min") => (End::Lowest, b"ZPOPMIN"),
-        Some(word) if is(word, "max") => (End::Highest, b"ZPOPMAX"),
-        _ => return Err(CommandError::Syntax),
-    };
-    let count = match &args[where_at + 1..] {
-        [] => 1,
-        [word, count] if is(word, "count") => positive(count, "ERR count should be greater than 0")?,
-        _ => return Err(CommandError::Syntax),
-    };
-    for key in &args[2..where_at] {
+    if !pop_many(ctx, &PopMany::parse(&args[1..])?)? {
+        ctx.reply.null_array();
+    }
+    Ok(())
+}
+
+/// Pops from the first of the keys that has members, and replies with them; false when none has. Replays as a pop from
+/// that one.
+fn pop_many(ctx: &mut Context<'_, '_>, options: &PopMany<'_>) -> Result<bool, CommandError> {
+    let PopMany { keys, end, count } = *options;
+    for key in keys {
         if ctx.data.look::<Zset>(key)?.is_none() {
             continue;
         }
@@ -324,7 +361,7 @@ fn zmpop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             popped = end.pop(zset, count);
             popped.len()
         })?;
-        ctx.data.effect(&[command, key, popped.len().to_string().as_bytes()]);
+        ctx.data.effect(&[end.command(), key, popped.len().to_string().as_bytes()]);
         ctx.reply.array(2);
         ctx.reply.bulk(key);
         ctx.reply.array(popped.len());
@@ -333,10 +370,9 @@ fn zmpop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             ctx.reply.bulk(&member);
             ctx.reply.double(score);
         }
-        return Ok(());
+        return Ok(true);
     }
-    ctx.reply.null_array();
-    Ok(())
+    Ok(false)
 }
 
 fn zscan(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
