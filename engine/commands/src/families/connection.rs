@@ -2,6 +2,7 @@
 
 use cairn_resp::Protocol;
 
+use super::generic::database;
 use super::help;
 use super::transactions::end_watches;
 use crate::args::{integer, is};
@@ -51,9 +52,7 @@ fn echo(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 }
 
 fn select(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    let db = integer(args[1]).map_err(|_| CommandError::other("ERR invalid DB index"))?;
-    let db = u16::try_from(db).ok().filter(|db| *db < ctx.data.keyspace().databases());
-    let db = db.ok_or(CommandError::NoSuchDatabase)?;
+    let db = database(ctx, args[1])?;
     ctx.session.db = db;
     ctx.data.db = db;
     ctx.reply.ok();

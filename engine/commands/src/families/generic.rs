@@ -305,7 +305,7 @@ fn renamenx(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 }
 
 /// A database's number.
-fn database(ctx: &Context<'_, '_>, arg: &[u8]) -> Result<u16, CommandError> {
+pub(super) fn database(ctx: &Context<'_, '_>, arg: &[u8]) -> Result<u16, CommandError> {
     let number = integer(arg)?;
     if i32::try_from(number).is_err() {
         return Err(CommandError::other(
