@@ -114,6 +114,12 @@ fn expire_at(amount: &[u8], unit: TimeUnit, now_ms: i64, command: &'static str) 
     at.filter(|at| *at > 0).ok_or(CommandError::InvalidExpire(command))
 }
 
+/// An option may be given again with another amount, and the last counts; another option may not stand before it.
+fn repeats(pairs: &[&[u8]], unit: TimeUnit) -> Result<(), CommandError> {
+    let same = |pair: &[&[u8]]| matches!(pair, [option, _] if TimeUnit::of_option(option) == Some(unit));
+    if pairs.chunks(2).all(same) { Ok(()) } else { Err(CommandError::Syntax) }
+}
+
 /// SET overwrites without a look at what was there, unless GET asks for it.
 fn set_access(args: &[&[u8]]) -> Access {
     let reads = args.iter().skip(3).any(|arg| is(arg, "get"));
@@ -193,8 +199,12 @@ fn getex(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let key = args[1];
     let option = match args[2..] {
         [] => None,
-        [word] if is(word, "persist") => Some(None),
-        [option, amount] => Some(Some((TimeUnit::of_option(option).ok_or(CommandError::Syntax)?, amount))),
+        [ref words @ ..] if words.iter().all(|word| is(word, "persist")) => Some(None),
+        [ref pairs @ .., option, amount] => {
+            let unit = TimeUnit::of_option(option).ok_or(CommandError::Syntax)?;
+            repeats(pairs, unit)?;
+            Some(Some((unit, amount)))
+        }
         _ => return Err(CommandError::Syntax),
     };
     let now_ms = ctx.data.now_ms;
@@ -414,4 +424,27 @@ fn incrbyfloat(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     store(ctx, key, after.as_bytes(), expiry);
     ctx.reply.bulk(after.as_bytes());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Engine;
+
+    /// Of one that is repeated the last counts.
+    #[test]
+    fn options_may_be_repeated_but_not_mixed() {
+        Engine::new().check(
+            "SET k v EX 10 EX 20 -> +OK
+             TTL k -> :20
+             SET k v EX 10 PX 20 -> -ERR syntax error
+             SET k v KEEPTTL KEEPTTL -> +OK
+             GETEX k EX 30 EX 40 -> $1 v
+             TTL k -> :40
+             GETEX k EX 30 PX 40 -> -ERR syntax error
+             GETEX k EX 30 PERSIST -> -ERR syntax error
+             GETEX k PERSIST EX 30 -> -ERR syntax error
+             GETEX k PERSIST PERSIST -> $1 v
+             TTL k -> :-1",
+        );
+    }
 }
