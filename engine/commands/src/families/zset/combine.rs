@@ -143,7 +143,9 @@ impl Options {
     }
 }
 
-fn combine(inputs: &[Input<'_>], options: &Options, operation: Operation, limits: &Limits) -> Zset {
+/// The result, not flat whatever its size: a flat one does not tell -0 from 0, and a score on its way to others must.
+fn combine(inputs: &[Input<'_>], options: &Options, operation: Operation) -> Zset {
+    let limits = &Limits { zset_entries: 0, ..Limits::default() };
     let weight = |at: usize| options.weights.as_ref().map_or(1.0, |weights| weights[at]);
     let mut weighted: Vec<(Input<'_>, f64)> =
         inputs.iter().enumerate().map(|(at, one)| (*one, weight(at))).collect();
@@ -191,6 +193,18 @@ fn combine(inputs: &[Input<'_>], options: &Options, operation: Operation, limits
     result
 }
 
+/// Flat where the limits allow it, as one that is built by ZADD.
+fn as_small_as_allowed(zset: Zset, limits: &Limits) -> Zset {
+    let mut small = Zset::with_capacity(zset.len(), limits);
+    if !small.is_flat() {
+        return zset;
+    }
+    for (member, score) in zset.iter() {
+        member.with_bytes(|member| small.add_ascending(member, score, limits));
+    }
+    small
+}
+
 fn run(
     ctx: &mut Context<'_, '_>,
     keys: &[&[u8]],
@@ -202,7 +216,9 @@ fn run(
     let options = Options::parse(options, keys.len(), operation, stored)?;
     let limits = ctx.data.limits;
     let inputs = keys.iter().map(|key| Input::of(ctx.data.settled(key))).collect::<Result<Vec<_>, _>>()?;
-    Ok((combine(&inputs, &options, operation, limits), options.with_scores))
+    let result = combine(&inputs, &options, operation);
+    let result = if stored { as_small_as_allowed(result, limits) } else { result };
+    Ok((result, options.with_scores))
 }
 
 fn reply(ctx: &mut Context<'_, '_>, args: &[&[u8]], operation: Operation, command: &str) -> CommandResult {

@@ -503,6 +503,10 @@ mod tests {
              ZINTER 2 a b -> *1 $1 y
              ZDIFF 2 a b WITHSCORES -> *2 $1 x $1 1
              ZINTERCARD 2 a b LIMIT 1 -> :1
+             ZADD zero 0 m -> :1
+             ZUNION 1 zero WEIGHTS -1 WITHSCORES -> *2 $1 m $2 -0
+             ZUNIONSTORE d 1 zero WEIGHTS -1 -> :1
+             ZRANGE d 0 -1 WITHSCORES -> *2 $1 m $1 0
              ZUNIONSTORE d 2 a b -> :3
              ZDIFFSTORE d 1 no -> :0
              EXISTS d -> :0
