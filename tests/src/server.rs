@@ -96,6 +96,13 @@ impl Setup {
         self.with("encryption-key-file", &keyring)
     }
 
+    /// The same on another directory.
+    pub fn at(mut self, dir: &Path) -> Self {
+        self.log = dir.with_extension("log");
+        dir.clone_into(&mut self.dir);
+        self
+    }
+
     /// A directive; it takes the place of an earlier one of that name.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.directives.retain(|(known, _)| known != name);
