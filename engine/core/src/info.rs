@@ -70,6 +70,9 @@ fn persistence(inner: &Inner, text: &mut String) {
     let ok = |good: bool| if good { "ok" } else { "err" };
     line(text, format_args!("loading:0"));
     line(text, format_args!("async_loading:0"));
+    let copying = if snapshots.running { snapshots.cow_bytes } else { 0 };
+    line(text, format_args!("current_cow_size:{copying}"));
+    line(text, format_args!("current_save_keys_processed:{}", snapshots.progress_entries));
     line(
         text,
         format_args!("rdb_changes_since_last_save:{}", inner.statistics.dirty.load(Ordering::Relaxed)),
@@ -83,8 +86,13 @@ fn persistence(inner: &Inner, text: &mut String) {
         format_args!("rdb_current_bgsave_time_sec:{}", snapshots.current_seconds.map_or(-1, |s| s as i64)),
     );
     line(text, format_args!("rdb_last_cow_size:{}", snapshots.cow_bytes));
+    line(text, format_args!("rdb_saves:{}", snapshots.written_total));
+    line(text, format_args!("rdb_last_load_keys_loaded:{}", inner.recovery.snapshot_entries));
+    line(text, format_args!("rdb_last_load_keys_expired:0"));
     line(text, format_args!("aof_enabled:{}", u8::from(inner.log.journal().is_some())));
     line(text, format_args!("aof_rewrite_in_progress:{}", u8::from(snapshots.running)));
+    line(text, format_args!("aof_rewrite_scheduled:{}", u8::from(snapshots.scheduled)));
+    line(text, format_args!("aof_rewrites:{}", snapshots.written_total));
     line(
         text,
         format_args!("aof_last_bgrewrite_status:{}", ok(!matches!(snapshots.last, Outcome::Failed(_)))),
@@ -124,14 +132,24 @@ fn stats(inner: &Inner, text: &mut String) {
     line(text, format_args!("keyspace_hits:{}", statistics.hits.load(Ordering::Relaxed)));
     line(text, format_args!("keyspace_misses:{}", statistics.misses.load(Ordering::Relaxed)));
     line(text, format_args!("expired_keys:{}", statistics.expired.load(Ordering::Relaxed)));
-    line(text, format_args!("latest_fork_usec:{}", inner.snapshots.status().fork_micros));
+    let snapshots = inner.snapshots.status();
+    line(text, format_args!("latest_fork_usec:{}", snapshots.fork_micros));
+    line(text, format_args!("total_forks:{}", snapshots.forks_total));
+    line(text, format_args!("total_error_replies:{}", inner.observed.errors.total()));
 }
 
 fn replication(inner: &Inner, text: &mut String) {
     line(text, format_args!("role:master"));
     line(text, format_args!("connected_slaves:0"));
+    line(text, format_args!("master_failover_state:no-failover"));
     line(text, format_args!("master_replid:{}00000000", inner.catalog.lineage()));
+    line(text, format_args!("master_replid2:{:0>40}", 0));
     line(text, format_args!("master_repl_offset:{}", inner.log.end()));
+    line(text, format_args!("second_repl_offset:-1"));
+    // There is no replica for whom a backlog would be kept.
+    for field in ["active", "size", "first_byte_offset", "histlen"] {
+        line(text, format_args!("repl_backlog_{field}:0"));
+    }
 }
 
 fn databases(inner: &Inner, keyspace: &Locked<'_>, text: &mut String) {

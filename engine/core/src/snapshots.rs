@@ -66,6 +66,10 @@ pub(crate) struct Status {
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
     pub(crate) progress_entries: u64,
+    /// Another one follows the running one.
+    pub(crate) scheduled: bool,
+    pub(crate) forks_total: u64,
+    pub(crate) written_total: u64,
 }
 
 #[derive(Default)]
@@ -109,7 +113,7 @@ impl Snapshots {
     pub(crate) fn status(&self) -> Status {
         let state = self.state.lock();
         let current_seconds = state.started.map(|started| started.elapsed().as_secs());
-        Status { current_seconds, ..state.status.clone() }
+        Status { current_seconds, scheduled: state.scheduled, ..state.status.clone() }
     }
 
     pub(crate) fn last_unixtime(&self) -> i64 {
@@ -140,6 +144,7 @@ impl Snapshots {
             Ok(info) => {
                 state.failed = None;
                 state.status.last = Outcome::Written;
+                state.status.written_total += 1;
                 state.status.last_unixtime = unixtime();
                 (state.status.bytes, state.status.entries) = (info.bytes, info.entries);
             }
@@ -357,6 +362,7 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
         }
         state.child = Some(child.clone());
         state.status.fork_micros = fork_micros;
+        state.status.forks_total += 1;
     }
     let summary = wait_for(inner, &child, &target);
     inner.mending.start();

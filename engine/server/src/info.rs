@@ -32,10 +32,14 @@ fn server_section(server: &Server) -> Fields {
     };
     vec![
         ("redis_version", REDIS_VERSION.into()),
+        ("redis_git_sha1", "00000000".into()),
+        ("redis_git_dirty", "0".into()),
+        ("redis_build_id", env!("CARGO_PKG_VERSION").into()),
         ("cairn_version", env!("CARGO_PKG_VERSION").into()),
         ("redis_mode", "standalone".into()),
         ("os", format!("Linux {} {}", kernel.trim(), std::env::consts::ARCH)),
         ("arch_bits", usize::BITS.to_string()),
+        ("monotonic_clock", "POSIX clock_gettime".into()),
         ("multiplexing_api", "epoll".into()),
         ("process_id", std::process::id().to_string()),
         ("process_supervised", "no".into()),
@@ -49,6 +53,7 @@ fn server_section(server: &Server) -> Fields {
         ("lru_clock", (now.as_secs() & 0xff_ffff).to_string()),
         ("executable", path(std::env::current_exe())),
         ("config_file", server.config_file.as_ref().map_or_else(String::new, |p| p.display().to_string())),
+        ("io_threads_active", "0".into()),
         ("server_threads", config.worker_threads().to_string()),
     ]
 }
@@ -56,6 +61,7 @@ fn server_section(server: &Server) -> Fields {
 fn clients_section(server: &Server) -> Fields {
     vec![
         ("connected_clients", server.clients.count().to_string()),
+        ("cluster_connections", "0".into()),
         ("blocked_clients", server.engine.blocked_clients().to_string()),
         ("maxclients", server.config.read().maxclients.to_string()),
     ]
