@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cairn_commands::waiting::{self, Awaited, Served, Until, Wait};
+use cairn_commands::waiting::{self, Awaited, Until, Wait};
 use cairn_commands::{Effects, LockPlan, Protocol, Reply, Session, Tools};
 use cairn_format::Lsn;
 use cairn_keyspace::waiting::{Waiter, Woken};
@@ -13,6 +13,7 @@ use cairn_keyspace::{KeyHash, Locked};
 use parking_lot::Mutex;
 
 use crate::engine::{Engine, Inner};
+use crate::host::EngineAlone;
 
 /// All clients that wait, by id.
 #[derive(Default)]
@@ -28,24 +29,6 @@ impl Waiters {
         let waiter = self.0.lock().get(&session).cloned();
         let why = if with_error { Woken::Refused } else { Woken::TimedOut };
         waiter.is_some_and(|waiter| waiter.wake(why))
-    }
-}
-
-/// Replies to those who were served with a change.
-#[derive(Default)]
-#[must_use = "they wait to be told"]
-pub(crate) struct Deliveries {
-    pub(crate) served: Vec<Served>,
-    /// The position of the journal that the replies have to wait for.
-    pub(crate) position: Lsn,
-}
-
-impl Deliveries {
-    #[inline]
-    pub(crate) fn deliver(self) {
-        for served in self.served {
-            served.deliver(self.position.0);
-        }
     }
 }
 
@@ -69,6 +52,9 @@ struct Journal {
     position: Lsn,
     is_enough: bool,
 }
+
+/// The reply to a request that CLIENT UNBLOCK ended with an error.
+const REFUSED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
 
 /// The reply to a request that has waited.
 #[derive(Debug, PartialEq, Eq)]
@@ -107,7 +93,8 @@ impl Blocked {
                 return Unblocked { reply, hold: self.hold.max(Lsn(position)) };
             }
             Woken::Refused => {
-                Reply::new(&mut reply, Protocol::Resp2).error("UNBLOCKED client unblocked via CLIENT UNBLOCK")
+                self.engine.observed().errors.note(REFUSED);
+                Reply::new(&mut reply, Protocol::Resp2).error(REFUSED);
             }
             Woken::TimedOut => match &self.journal {
                 None => reply = self.otherwise.clone(),
@@ -144,6 +131,7 @@ impl Engine {
     }
 
     /// Lets a client wait, under the locks under which it found nothing.
+    #[cold]
     pub(crate) fn block(
         &self,
         locked: &mut Locked<'_>,
@@ -179,19 +167,18 @@ impl Inner {
         waiting::lock_with_destinations(plan, &self.keyspace)
     }
 
-    /// Serves those who wait for keys that have just been changed, as part of the change.
+    /// Serves those who wait for keys that have just been changed, as part of the change, appends all of it, and tells them.
     #[cold]
-    pub(crate) fn serve_waiters(
-        &self,
-        locked: &mut Locked<'_>,
-        effects: &mut Effects,
-        now_ms: i64,
-    ) -> Vec<Served> {
+    pub(crate) fn serve(&self, locked: &mut Locked<'_>, effects: &mut Effects, now_ms: i64) -> Lsn {
         // Nobody who waits draws lots.
         let (limits, mut random) = (self.settings.limits(), 0);
         let tools = Tools { now_ms, limits: &limits, random: &mut random, replaying: false, known_key: None };
-        let (served, lookups) = waiting::serve(locked, effects, &crate::host::NoProcess, tools);
+        let (served, lookups) = waiting::serve(locked, effects, &EngineAlone(self), tools);
         self.statistics.count(lookups);
-        served
+        let position = self.append(locked, effects, now_ms);
+        for one in served {
+            one.deliver(position.0);
+        }
+        position
     }
 }

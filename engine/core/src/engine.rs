@@ -16,7 +16,7 @@ use cairn_keyspace::types::Limits;
 use cairn_keyspace::{Keyspace, Locked, SHARDS};
 use parking_lot::{Mutex, RwLock};
 
-use crate::blocked::{Blocked, Deliveries, Waiters};
+use crate::blocked::{Blocked, Waiters};
 use crate::catalog::Catalog;
 use crate::error::{OpenError, SaveError};
 use crate::host::EngineHost;
@@ -302,7 +302,7 @@ impl Engine {
             }
         };
         let start = reply.len();
-        let (instead, served, hold) = SCRATCH.with_borrow_mut(|Scratch { effects, random, limits }| {
+        let (job, blocked, hold) = SCRATCH.with_borrow_mut(|Scratch { effects, random, limits }| {
             let reads_only = spec.flags.has(Flags::READ);
             let mut locked = if reads_only { plan.lock(&inner.keyspace) } else { inner.lock_to_write(&plan) };
             inner.settings.refresh(limits);
@@ -316,23 +316,19 @@ impl Engine {
             let mut guard = AbortOnPanic { armed: true };
             let ran = run(spec, args, session, &host, &mut locked, effects, reply.reborrow(), tools);
             inner.statistics.count(ran.lookups);
-            let (written, served) = inner.commit(&mut locked, effects, now_ms);
+            let written = inner.commit(&mut locked, effects, now_ms);
             guard.armed = false;
             let hold = written.max(inner.hold_for(&locked, spec, &plan));
-            let instead = match (ran.job, ran.wait) {
-                (None, None) => None,
-                (Some(job), _) => Some(Outcome::Blocking(job)),
-                (None, Some(wait)) => {
-                    let otherwise = reply.split_off(start);
-                    Some(Outcome::Blocked(self.block(&mut locked, session, *wait, otherwise, hold)))
-                }
-            };
-            (instead, served, hold)
+            let blocked =
+                ran.wait.map(|wait| self.block(&mut locked, session, *wait, reply.split_off(start), hold));
+            (ran.job, blocked, hold)
         });
-        served.deliver();
         drop(permit);
-        match instead {
-            Some(outcome) => outcome,
+        if let Some(blocked) = blocked {
+            return Outcome::Blocked(blocked);
+        }
+        match job {
+            Some(job) => Outcome::Blocking(job),
             None if session.closing => Outcome::Close { hold },
             None => Outcome::Done { hold },
         }
@@ -534,20 +530,21 @@ fn admission_bytes(spec: &CommandSpec, session: &Session, args: &[&[u8]]) -> Opt
 
 impl Inner {
     /// Appends what was done, under the locks it was done under: the journal's order is the commit order.
-    ///
-    /// Those who wait for what was changed are served with it; they are to be told when the locks are released.
+    /// Those who wait for what was changed are served with it.
     #[inline]
-    fn commit(&self, locked: &mut Locked<'_>, effects: &mut Effects, now_ms: i64) -> (Lsn, Deliveries) {
+    fn commit(&self, locked: &mut Locked<'_>, effects: &mut Effects, now_ms: i64) -> Lsn {
         if effects.is_empty() {
-            return (Lsn::ZERO, Deliveries::default());
+            return Lsn::ZERO;
         }
-        let served =
-            if locked.has_ready() { self.serve_waiters(locked, effects, now_ms) } else { Vec::new() };
-        let position = self.append(locked, effects, now_ms);
-        (position, Deliveries { served, position })
+        if locked.has_ready() {
+            self.serve(locked, effects, now_ms)
+        } else {
+            self.append(locked, effects, now_ms)
+        }
     }
 
-    fn append(&self, locked: &mut Locked<'_>, effects: &mut Effects, now_ms: i64) -> Lsn {
+    #[inline]
+    pub(crate) fn append(&self, locked: &mut Locked<'_>, effects: &mut Effects, now_ms: i64) -> Lsn {
         self.statistics.dirty.fetch_add(effects.changes(), Ordering::Relaxed);
         let (db, bytes) = effects.finish();
         let lsn = self.log.append(db, bytes, now_ms);
@@ -617,8 +614,7 @@ impl Inner {
                 let (now_ms, random) = (now_ms(), &mut random);
                 let tools = Tools { now_ms, limits: &limits, random, replaying: false, known_key: None };
                 let count = expire_shard(&mut locked, shard, db, MOST_PER_SHARD, &mut effects, tools);
-                let (_, served) = self.commit(&mut locked, &mut effects, now_ms);
-                served.deliver();
+                self.commit(&mut locked, &mut effects, now_ms);
                 self.statistics.expired.fetch_add(count as u64, Ordering::Relaxed);
                 removed += count;
             }

@@ -15,9 +15,13 @@ pub(crate) struct EngineHost<'a> {
 }
 
 /// For requests that the engine itself runs, which ask nothing of a process.
-pub(crate) struct NoProcess;
+pub(crate) struct EngineAlone<'a>(pub(crate) &'a Inner);
 
-impl Host for NoProcess {}
+impl Host for EngineAlone<'_> {
+    fn observed(&self) -> Option<&Observed> {
+        Some(&self.0.observed)
+    }
+}
 
 impl Host for EngineHost<'_> {
     fn password_required(&self) -> bool {

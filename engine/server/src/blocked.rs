@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Waits, then writes the reply. What the client sends meanwhile is kept for later: requests behind one that waits wait
-/// with it.
+/// with it. Returns whether the reply is an error.
 ///
 /// # Errors
 /// When the connection has ended, or has to. The request waits no longer then, and nothing is taken for it.
@@ -20,7 +20,7 @@ pub(crate) async fn wait<S: Stream>(
     client: &Client,
     blocked: Box<Blocked>,
     outbox: &mut Outbox<'_, S>,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     outbox.flush().await?;
     client.is_blocked.store(true, Relaxed);
     // A server that ends does not wait for it, and who kills it need not either.
@@ -53,7 +53,7 @@ pub(crate) async fn wait<S: Stream>(
     outbox.hold = outbox.hold.max(unblocked.hold);
     outbox.flush().await?;
     server.clients.enter(client).await;
-    Ok(())
+    Ok(unblocked.reply.first() == Some(&b'-'))
 }
 
 async fn reached(deadline: Option<Instant>) {

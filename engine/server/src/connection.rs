@@ -229,10 +229,10 @@ async fn execute<S: Stream>(
                 admission.await;
             }
             Outcome::Blocked(blocked) => {
-                // Waiting is no work.
-                meter.stop();
-                meter.took(at, Duration::ZERO, false);
-                return blocked::wait(server, client, blocked, outbox).await;
+                let so_far = meter.waits();
+                let failed = blocked::wait(server, client, blocked, outbox).await?;
+                meter.took(at, so_far, failed);
+                return Ok(());
             }
             Outcome::Blocking(job) => {
                 meter.stop();

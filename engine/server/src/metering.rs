@@ -58,6 +58,15 @@ impl<'a> Meter<'a> {
         }
     }
 
+    /// A request has just run on this thread and waits: how long it took, for [`Meter::took`] when it has its reply.
+    pub(crate) fn waits(&mut self) -> Duration {
+        let now_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        let Some(start_us) = Engine::last_start_us() else { return Duration::ZERO };
+        self.end_at(start_us);
+        let took_us = i64::try_from(now_us).unwrap_or(i64::MAX).saturating_sub(start_us);
+        Duration::from_micros(took_us.max(0).unsigned_abs())
+    }
+
     /// Nothing runs from now on until the next request: others have their turn, or the window is done.
     #[inline]
     pub(crate) fn stop(&mut self) {
