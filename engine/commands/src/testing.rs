@@ -1,10 +1,15 @@
 //! A keyspace to run commands on in tests, beside it what a journal would have received.
 
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
 use cairn_keyspace::Keyspace;
 use cairn_keyspace::types::Limits;
+use cairn_keyspace::waiting::{Waiter, Woken};
 use cairn_resp::{Args, Parsed, Parser, Protocol, Reply};
 
 use crate::context::next_random;
+use crate::waiting::{Until, Wait, lock_with_destinations, queue, serve};
 use crate::{Decision, Effects, Host, Route, Session, Tools, decide, run};
 
 /// Runs commands one after the other.
@@ -18,6 +23,8 @@ pub(crate) struct Engine {
     pub(crate) journal: Vec<u8>,
     effects: Effects,
     replaying: bool,
+    /// Those who wait, or have waited, in the order they came.
+    waiters: Vec<Arc<Waiter>>,
 }
 
 impl Engine {
@@ -31,6 +38,7 @@ impl Engine {
             journal: Vec::new(),
             effects: Effects::default(),
             replaying: false,
+            waiters: Vec::new(),
         }
     }
 
@@ -42,7 +50,7 @@ impl Engine {
         if let Decision::Run(spec, locks) =
             decide(&mut self.session, &Silent, args, &route, &self.keyspace, &mut reply)
         {
-            let mut locked = locks.lock(&self.keyspace);
+            let mut locked = lock_with_destinations(&locks, &self.keyspace);
             let tools = Tools {
                 now_ms: self.now_ms,
                 limits: &self.limits,
@@ -51,7 +59,18 @@ impl Engine {
                 known_key: route.known_key(args),
             };
             self.effects.clear();
-            run(spec, args, &mut self.session, &Silent, &mut locked, &mut self.effects, reply, tools);
+            let ran =
+                run(spec, args, &mut self.session, &Silent, &mut locked, &mut self.effects, reply, tools);
+            if let Some(Wait { until: Until::Keys(keys), .. }) = ran.wait.map(|wait| *wait) {
+                let resp3 = self.session.protocol == Protocol::Resp3;
+                let waiter = Waiter::new(self.session.id, self.session.db, resp3);
+                queue(&mut locked, &waiter, keys);
+                self.waiters.push(waiter);
+            }
+            let (now_ms, limits, random) = (self.now_ms, &self.limits, &mut self.random);
+            let tools = Tools { now_ms, limits, random, replaying: false, known_key: None };
+            let (served, _) = serve(&mut locked, &mut self.effects, &Silent, tools);
+            served.into_iter().for_each(|one| one.deliver(0));
             if !self.effects.is_empty() {
                 // Not always the session's: a command may first meet an expired key of another database.
                 let (db, bytes) = self.effects.finish();
@@ -66,6 +85,16 @@ impl Engine {
     pub(crate) fn say(&mut self, words: &str) -> String {
         let args: Vec<&[u8]> = words.split_whitespace().map(str::as_bytes).collect();
         String::from_utf8_lossy(&self.run(&args)).replace("\r\n", " ").trim_end().to_owned()
+    }
+
+    /// What the waiter that came as number `at` was served with, if it has been since the last time; blanks for line ends.
+    pub(crate) fn served(&self, at: usize) -> Option<String> {
+        match self.waiters[at].poll_woken(Waker::noop()) {
+            Poll::Ready(Woken::Served { reply, .. }) => {
+                Some(String::from_utf8_lossy(&reply).replace("\r\n", " ").trim_end().to_owned())
+            }
+            _ => None,
+        }
     }
 
     /// Checks replies: each line is a command, ` -> `, and its reply.

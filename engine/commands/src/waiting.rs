@@ -297,6 +297,64 @@ impl<'k> Serving<'_, 'k> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Engine;
+
+    #[test]
+    fn who_waits_is_served_as_part_of_the_change() {
+        let mut engine = Engine::new();
+        // The reply is that of a time that is over.
+        engine.check("BLPOP a b 0 -> *-1\nBLMOVE a b LEFT RIGHT 0 -> *-1\nBRPOP b 0 -> *-1");
+        assert_eq!((engine.served(0), engine.served(1)), (None, None));
+        engine.check("MULTI -> +OK\nRPUSH b 1 -> +QUEUED\nRPUSH a 2 3 -> +QUEUED\nEXEC -> *2 :1 :2");
+        assert_eq!(engine.served(0).as_deref(), Some("*2 $1 b $1 1"), "b was there first");
+        assert_eq!(engine.served(1).as_deref(), Some("$1 2"));
+        assert_eq!(engine.served(2).as_deref(), Some("*2 $1 b $1 2"), "what is moved on feeds the next");
+        let effects = "MULTI\nRPUSH b 1\nRPUSH a 2 3\nLPOP b\nLMOVE a b LEFT RIGHT\nRPOP b\nEXEC";
+        assert_eq!(engine.effects(), effects);
+        engine.check("LRANGE a 0 -1 -> *1 $1 3\nEXISTS b -> :0");
+    }
+
+    #[test]
+    fn a_change_that_leaves_nothing_to_take_wakes_nobody() {
+        let mut engine = Engine::new();
+        engine.check("BZPOPMIN k 0 -> *-1\nBLPOP k 0 -> *-1\nSET k x -> +OK\nDEL k -> :1");
+        engine.check("MULTI -> +OK\nRPUSH k a -> +QUEUED\nDEL k -> +QUEUED\nEXEC -> *2 :1 :1");
+        engine.check("RPUSH old a -> :1\nPEXPIRE old 5 -> :1");
+        engine.now_ms += 10;
+        engine.check("RENAME old k -> -ERR no such key\nFLUSHALL -> +OK\nSELECT 1 -> +OK\nRPUSH k b -> :1");
+        assert_eq!((engine.served(0), engine.served(1)), (None, None));
+        engine.check("SWAPDB 0 1 -> +OK");
+        assert_eq!((engine.served(0), engine.served(1).as_deref()), (None, Some("*2 $1 k $1 b")));
+        // Refused only when it is its turn: the element goes to the next.
+        engine.check(
+            "SELECT 0 -> +OK\nSET s x -> +OK\nBRPOPLPUSH k s 0 -> *-1\nBRPOP k 0 -> *-1\nRPUSH k c -> :1",
+        );
+        let refused = "-WRONGTYPE Operation against a key holding the wrong kind of value";
+        assert_eq!(engine.served(2).as_deref(), Some(refused));
+        assert_eq!(engine.served(3).as_deref(), Some("*2 $1 k $1 c"));
+    }
+
+    #[test]
+    fn what_waiters_are_served_with_replays_to_the_same_data() {
+        for seed in 1..=5u64 {
+            let (mut engine, mut state) = (Engine::new(), seed);
+            for _ in 0..1_500 {
+                engine.now_ms += 3;
+                let roll = crate::context::next_random(&mut state);
+                let (one, other) = (roll % 3, roll / 3 % 3);
+                let command = match roll / 9 % 12 {
+                    0 => format!("BLPOP l{one} l{other} 0"),
+                    1 => format!("BLMOVE l{one} l{other} LEFT RIGHT 0"),
+                    2 => format!("BLMPOP 0 2 l{one} l{other} RIGHT COUNT 2"),
+                    3 => format!("BZPOPMAX z{one} z{other} 0"),
+                    4 => format!("BRPOPLPUSH l{one} l{other} 0"),
+                    _ => crate::testing::random_command(&mut state),
+                };
+                engine.say(&command);
+            }
+            assert_eq!(engine.replayed().digest(), engine.digest(), "seed {seed}");
+        }
+    }
 
     #[test]
     fn timeouts_are_read_as_in_redis() {
