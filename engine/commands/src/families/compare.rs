@@ -6,15 +6,22 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::args::is;
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::keys::Access;
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const STRING: Categories = Categories::STRING;
+const DELEX: Access = Access::RW.delete().variable(delex_access);
+
+/// Without a condition, DELEX removes the key unseen.
+fn delex_access(args: &[&[u8]]) -> Access {
+    if args.len() > 2 { Access::RW.delete() } else { Access::RM.delete() }
+}
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "digest",  arity: exactly(2),  flags: Flags::READ.fast(),  keys: Keys::one(1), acl: STRING, handler: digest },
-    CommandSpec { name: "delifeq", arity: exactly(3),  flags: Flags::WRITE.fast(), keys: Keys::one(1), acl: STRING, handler: delifeq },
-    CommandSpec { name: "delex",   arity: at_least(2), flags: Flags::WRITE.fast(), keys: Keys::one(1), acl: STRING, handler: delex },
+    CommandSpec { name: "delifeq", arity: exactly(3),  flags: Flags::WRITE.fast(), keys: Keys::one(1).access(Access::RW.access().delete()), acl: STRING, handler: delifeq },
+    CommandSpec { name: "delex",   arity: at_least(2), flags: Flags::WRITE.fast(), keys: Keys::one(1).access(DELEX), acl: STRING, handler: delex },
 ];
 
 /// Letters of a digest.

@@ -122,7 +122,8 @@ fn repeats(pairs: &[&[u8]], unit: TimeUnit) -> Result<(), CommandError> {
 
 /// SET overwrites without a look at what was there, unless GET asks for it.
 fn set_access(args: &[&[u8]]) -> Access {
-    let reads = args.iter().skip(3).any(|arg| is(arg, "get"));
+    let words = ["get", "ifeq", "ifne", "ifdeq", "ifdne"];
+    let reads = args.iter().skip(3).any(|arg| words.iter().any(|word| is(arg, word)));
     if reads { Access::RW.access().update() } else { Access::OW.update() }
 }
 

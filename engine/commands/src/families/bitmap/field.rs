@@ -6,6 +6,15 @@ use super::{bit_offset, with_room};
 use crate::args::{integer, is};
 use crate::context::{Context, Data};
 use crate::error::{CommandError, CommandResult};
+use crate::keys::Access;
+
+/// What BITFIELD does with its key: it reads where all it is told to is GET.
+pub(super) const ACCESS: Access = Access::RW.access().update().variable(access);
+
+fn access(args: &[&[u8]]) -> Access {
+    let writes = args.iter().skip(2).any(|arg| is(arg, "set") || is(arg, "incrby"));
+    if writes { Access::RW.access().update() } else { Access::RO.access() }
+}
 
 /// The type of a field: `i` or `u` and its width.
 #[derive(Clone, Copy, Debug)]

@@ -10,10 +10,13 @@ use super::string::{check_size, edit};
 use crate::args::{integer, is};
 use crate::context::{Context, Data};
 use crate::error::{CommandError, CommandResult};
+use crate::keys::{Access, KeySpec};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 use bits::{count_ones, find};
 
 const BITMAP: Categories = Categories::BITMAP;
+const COMBINE: Keys =
+    Keys::specs(&[KeySpec::one(2, Access::OW.update()), KeySpec::range(3, -1, Access::RO.access())]);
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
@@ -21,8 +24,8 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "setbit",      arity: exactly(4),  flags: Flags::WRITE.deny_oom(), keys: Keys::one(1),          acl: BITMAP, handler: setbit },
     CommandSpec { name: "bitcount",    arity: at_least(2), flags: Flags::READ,             keys: Keys::one(1),          acl: BITMAP, handler: bitcount },
     CommandSpec { name: "bitpos",      arity: at_least(3), flags: Flags::READ,             keys: Keys::one(1),          acl: BITMAP, handler: bitpos },
-    CommandSpec { name: "bitop",       arity: at_least(4), flags: Flags::WRITE.deny_oom(), keys: Keys::every(2, -1, 1), acl: BITMAP, handler: combine::bitop },
-    CommandSpec { name: "bitfield",    arity: at_least(2), flags: Flags::WRITE.deny_oom(), keys: Keys::one(1),          acl: BITMAP, handler: field::bitfield },
+    CommandSpec { name: "bitop",       arity: at_least(4), flags: Flags::WRITE.deny_oom(), keys: COMBINE,               acl: BITMAP, handler: combine::bitop },
+    CommandSpec { name: "bitfield",    arity: at_least(2), flags: Flags::WRITE.deny_oom(), keys: Keys::one(1).access(field::ACCESS), acl: BITMAP, handler: field::bitfield },
     CommandSpec { name: "bitfield_ro", arity: at_least(2), flags: Flags::READ.fast(),      keys: Keys::one(1),          acl: BITMAP, handler: field::bitfield_ro },
 ];
 

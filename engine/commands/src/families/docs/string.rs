@@ -26,5 +26,7 @@ pub(super) const DOCS: &[Doc] = &[
     doc("setrange", "2.2.0", "O(1)", "Overwrites a part of a string from an offset on, lengthening it where needed."),
     doc("strlen", "2.2.0", "O(1)", "Returns the length of a string in bytes."),
     doc("substr", "1.0.0", "O(N)", "Returns a part of a string, by byte offsets.").deprecated("2.0.0", "GETRANGE"),
+    doc("delex", "8.4.0", "O(1) with a value, O(N) with a digest", "Removes a key, if its string is as said."),
     doc("delifeq", "9.0.0", "O(1)", "Removes a key, if it holds the string given."),
+    doc("digest", "8.4.0", "O(N)", "Returns the XXH3 digest of a string."),
 ];

@@ -40,7 +40,7 @@ const RADIUS_BY_MEMBER: Keys = Keys::found(
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "geoadd",               arity: at_least(5), flags: Flags::WRITE.deny_oom(), keys: Keys::one(1),           acl: GEO, handler: geoadd },
+    CommandSpec { name: "geoadd",               arity: at_least(5), flags: Flags::WRITE.deny_oom(), keys: Keys::one(1).access(Access::RW.update()), acl: GEO, handler: geoadd },
     CommandSpec { name: "geodist",              arity: at_least(4), flags: Flags::READ,             keys: Keys::one(1),           acl: GEO, handler: geodist },
     CommandSpec { name: "geohash",              arity: at_least(2), flags: Flags::READ,             keys: Keys::one(1),           acl: GEO, handler: geohash },
     CommandSpec { name: "geopos",               arity: at_least(2), flags: Flags::READ,             keys: Keys::one(1),           acl: GEO, handler: geopos },

@@ -12,19 +12,22 @@ mod sparse;
 
 use crate::context::{Context, Data};
 use crate::error::{CommandError, CommandResult};
+use crate::keys::{Access, KeySpec};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 use estimate::Histogram;
 use sketch::{Registers, Sketch, is_dense};
 
 const HLL: Categories = Categories::HYPERLOGLOG;
+const MERGE: Keys =
+    Keys::specs(&[KeySpec::one(1, Access::RW.access().insert()), KeySpec::range(2, -1, Access::RO.access())]);
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "pfadd",      arity: at_least(2), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1),          acl: HLL, handler: pfadd },
-    CommandSpec { name: "pfcount",    arity: at_least(2), flags: Flags::READ,                    keys: Keys::every(1, -1, 1), acl: HLL, handler: pfcount },
-    CommandSpec { name: "pfmerge",    arity: at_least(2), flags: Flags::WRITE.deny_oom(),        keys: Keys::every(1, -1, 1), acl: HLL, handler: pfmerge },
+    CommandSpec { name: "pfadd",      arity: at_least(2), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1).access(Access::RW.insert()), acl: HLL, handler: pfadd },
+    CommandSpec { name: "pfcount",    arity: at_least(2), flags: Flags::READ,                    keys: Keys::every(1, -1, 1).access(Access::RW.access()), acl: HLL, handler: pfcount },
+    CommandSpec { name: "pfmerge",    arity: at_least(2), flags: Flags::WRITE.deny_oom(),        keys: MERGE, acl: HLL, handler: pfmerge },
     CommandSpec { name: "pfselftest", arity: exactly(1),  flags: Flags::ADMIN,                   keys: Keys::None,            acl: HLL, handler: pfselftest },
-    CommandSpec { name: "pfdebug",    arity: exactly(3),  flags: Flags::WRITE.deny_oom().admin(), keys: Keys::one(2),         acl: HLL, handler: pfdebug },
+    CommandSpec { name: "pfdebug",    arity: exactly(3),  flags: Flags::WRITE.deny_oom().admin(), keys: Keys::one(2).access(Access::RW.access()), acl: HLL, handler: pfdebug },
 ];
 
 /// What is found in a key that should hold a sketch.
