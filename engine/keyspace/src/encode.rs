@@ -3,6 +3,8 @@
 //! Flat collections are copied as they are. The types written are those of Redis 7.0, so a small set of strings is
 //! written member by member: its flat form came with 7.2.
 
+mod hash;
+
 use std::borrow::Cow;
 
 use cairn_rdb::primitives::{
@@ -33,8 +35,7 @@ pub fn type_of(value: Value<'_>) -> u8 {
             SetForm::Integers(_) => kind::SET_INTSET,
             SetForm::Other => kind::SET,
         },
-        Value::Object(Object::Hash(hash)) if hash.is_flat() => kind::HASH_LISTPACK,
-        Value::Object(Object::Hash(_)) => kind::HASH,
+        Value::Object(Object::Hash(hash)) => hash::kind_of(hash),
         Value::Object(Object::Zset(zset)) if zset.is_flat() => kind::ZSET_LISTPACK,
         Value::Object(Object::Zset(_)) => kind::ZSET_2,
     }
@@ -63,16 +64,7 @@ pub fn encode_object(object: &Object, out: &mut Vec<u8>) -> u8 {
                 set.iter().for_each(|member| write_item(out, member));
             }
         },
-        Object::Hash(hash) => match hash.as_listpack() {
-            Some(listpack) => write_string_plain(out, listpack.as_bytes()),
-            None => {
-                write_length(out, hash.len() as u64);
-                for (field, value) in hash.iter() {
-                    write_item(out, field);
-                    write_item(out, value);
-                }
-            }
-        },
+        Object::Hash(hash) => hash::encode(hash, out),
         Object::Zset(zset) => match zset.as_listpack() {
             Some(listpack) => write_string_plain(out, listpack.as_bytes()),
             None => {
@@ -204,18 +196,7 @@ pub fn from_value(value: Decodable, offset: u64, limits: &Limits) -> Result<Deco
             Hash::from_listpack(listpack, limits)
                 .ok_or_else(|| malformed(offset, "hash", "a field stands twice or has no value"))?,
         ),
-        Decodable::HashWithExpiry(fields) => {
-            let mut hash = Hash::with_capacity(fields.len(), limits);
-            for (field, value, expiry) in &fields {
-                if expiry.is_some() {
-                    return Err(RdbError::Unsupported { what: "a hash with fields that expire", offset });
-                }
-                if !hash.set(field, value, limits) {
-                    return Err(malformed(offset, "hash", "a field stands twice"));
-                }
-            }
-            Object::Hash(hash)
-        }
+        Decodable::HashWithExpiry(fields) => Object::Hash(hash::from_fields(&fields, offset, limits)?),
         Decodable::Zset(members) => {
             let mut zset = Zset::with_capacity(members.len(), limits);
             for (member, score) in &members {
@@ -310,6 +291,9 @@ impl Mixer {
                     let mut element = Self([0; 20]);
                     element.mix_item(field);
                     element.mix_item(value);
+                    if field.with_bytes(|field| hash.expire_at_ms(field)).is_some() {
+                        element.xor(b"!!hexpire!!");
+                    }
                     self.xor(&element.0);
                 }
             }

@@ -189,6 +189,16 @@ impl Entry {
         Some(unsafe { *self.base().add(8).cast::<i64>() })
     }
 
+    /// When the first of a hash's fields expires, in milliseconds since the Unix epoch.
+    #[inline]
+    #[must_use]
+    pub fn fields_expire_at_ms(&self) -> Option<i64> {
+        match self.object_ref() {
+            Some(Object::Hash(hash)) => hash.next_expiry_ms(),
+            _ => None,
+        }
+    }
+
     /// The value.
     #[inline]
     #[must_use]

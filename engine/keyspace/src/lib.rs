@@ -3,7 +3,7 @@
 //! Invariants:
 //! - An entry lies in the shard that its key's hash names, in every database alike; one lock covers it.
 //! - Locks are taken in ascending order of shard, so no two commands can wait for each other.
-//! - The index of expiries names exactly the keys that have one.
+//! - The indexes of expiries name exactly the keys that have one, and the hashes that have fields with one.
 //!
 //! It knows values, bytes and milliseconds. It must never know sockets, files, the journal or the command table.
 

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::KeyHash;
 use crate::entry::Entry;
 use crate::expiries::{Expiries, HASH_BITS, Place};
 use crate::table::Table;
 use crate::undurable::Undurable;
 use crate::waiting::{Awaited, Ready, Ticket, Waiter, Waiting};
+use crate::{KeyHash, Object};
 
 /// The keys of one database that fall into one shard, and when they expire.
 #[derive(Default)]
@@ -17,6 +17,8 @@ pub struct Database {
     /// The places of all keys that expire.
     expiries: Expiries,
     expiring: usize,
+    /// The places of all hashes with fields that expire, each at its next moment.
+    field_expiries: Expiries,
 }
 
 /// A slice of the keyspace: every database's keys whose hash falls here.
@@ -212,7 +214,8 @@ impl Database {
         self.table.get(hash, key)
     }
 
-    /// The entry of `key`, to change its value.
+    /// The entry of `key`, to change its value. Whoever changes when the fields of a hash expire calls
+    /// [`Database::reindex_fields`].
     #[inline]
     pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
         self.table.get_mut(hash, key)
@@ -226,9 +229,10 @@ impl Database {
     /// Puts an entry in; returns the one of the same key that it replaces.
     #[inline]
     pub fn insert(&mut self, hash: u64, entry: Entry, hash_of: impl Fn(&[u8]) -> u64) -> Option<Entry> {
-        let at = entry.expire_at_ms();
+        let (at, fields_at) = (entry.expire_at_ms(), entry.fields_expire_at_ms());
         let old = self.table.insert(hash, entry, hash_of);
         self.reindex(hash, old.as_ref().and_then(Entry::expire_at_ms), at);
+        self.reindex_fields(hash, old.as_ref().and_then(Entry::fields_expire_at_ms), fields_at);
         old
     }
 
@@ -247,12 +251,13 @@ impl Database {
             self.reindex(hash, None, expire_at_ms);
             return;
         };
-        let before = entry.expire_at_ms();
+        let (before, fields_before) = (entry.expire_at_ms(), entry.fields_expire_at_ms());
         entry.set_string(value);
         if before != expire_at_ms {
             entry.set_expire_at_ms(expire_at_ms);
             self.reindex(hash, before, expire_at_ms);
         }
+        self.reindex_fields(hash, fields_before, None);
     }
 
     /// Takes the entry of `key` out.
@@ -260,6 +265,7 @@ impl Database {
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
         let entry = self.table.remove(hash, key)?;
         self.reindex(hash, entry.expire_at_ms(), None);
+        self.reindex_fields(hash, entry.fields_expire_at_ms(), None);
         Some(entry)
     }
 
@@ -286,6 +292,61 @@ impl Database {
             self.expiring += 1;
             self.expiries.insert(Place::new(at, hash));
         }
+    }
+
+    /// Brings the index of fields in step with a hash, whose next moment has changed.
+    #[inline]
+    pub fn reindex_fields(&mut self, hash: u64, before: Option<i64>, after: Option<i64>) {
+        if before != after {
+            self.move_fields(hash, before, after);
+        }
+    }
+
+    #[cold]
+    fn move_fields(&mut self, hash: u64, before: Option<i64>, after: Option<i64>) {
+        if let Some(place) = before.map(|at| Place::new(at, hash))
+            && self.hash_at(place).is_none()
+        {
+            self.field_expiries.remove(place);
+        }
+        if let Some(at) = after {
+            self.field_expiries.insert(Place::new(at, hash));
+        }
+    }
+
+    /// A hash whose next field expires at this place.
+    fn hash_at(&self, place: Place) -> Option<&Entry> {
+        let matches = |entry: &Entry| entry.fields_expire_at_ms().is_some_and(|at| place.is_at(at));
+        self.table.find_by_bits(place.hash_bits(), HASH_BITS, matches)
+    }
+
+    /// Whether any hash has fields that expire.
+    #[must_use]
+    pub fn has_expiring_fields(&self) -> bool {
+        self.field_expiries.first().is_some()
+    }
+
+    /// The hash with the field that expired longest ago, if any has by `now_ms`; for the active expiry.
+    #[must_use]
+    pub fn next_with_due_fields(&self, now_ms: i64) -> Option<&Entry> {
+        let first = self.field_expiries.first().filter(|place| place.is_past(now_ms))?;
+        self.hash_at(first)
+    }
+
+    /// Removes up to `most` fields that have expired by `now_ms` from the hash of `key`, and the key with the last of them;
+    /// returns the fields.
+    pub fn remove_due_fields(&mut self, hash: u64, key: &[u8], now_ms: i64, most: usize) -> Vec<Vec<u8>> {
+        let Some(Object::Hash(value)) = self.table.get_mut(hash, key).and_then(Entry::as_object_mut) else {
+            return Vec::new();
+        };
+        let before = value.next_expiry_ms();
+        let removed = value.remove_due(now_ms, most);
+        let (after, empty) = (value.next_expiry_ms(), value.is_empty());
+        self.reindex_fields(hash, before, after);
+        if empty {
+            self.remove(hash, key);
+        }
+        removed
     }
 
     /// A key whose expiry has this place.

@@ -1,8 +1,9 @@
 //! Hashes: a listpack of fields and values in turn while small, then a table whose elements hold a field and its value
-//! in one allocation.
+//! in one allocation. Fields that expire are noted beside either form.
 
 use super::blob::Blob;
 use super::dict::{Dict, hash_of};
+use super::field_expiries::FieldExpiries;
 use super::{Item, Limits, Listpack, Random, distinct_indexes};
 
 /// A hash.
@@ -13,6 +14,16 @@ pub struct Hash(Form);
 enum Form {
     Flat(Listpack),
     Table(Box<Dict<Pair>>),
+    /// Some fields expire.
+    Expiring(Box<Expiring>),
+}
+
+#[derive(Clone, Debug)]
+struct Expiring {
+    /// All fields; never [`Form::Expiring`].
+    fields: Hash,
+    /// Of some of them, at least one.
+    expiries: FieldExpiries,
 }
 
 /// The field's length, the field, the value. The length takes one byte below 255, else that mark and eight bytes.
@@ -103,11 +114,11 @@ impl Hash {
         (table.len() == len / 2).then(|| Self(Form::Table(Box::new(table))))
     }
 
-    /// The listpack of a flat hash, to be written as it is.
+    /// The listpack of a flat hash without fields that expire, to be written as it is.
     pub fn as_listpack(&self) -> Option<&Listpack> {
         match &self.0 {
             Form::Flat(listpack) => Some(listpack),
-            Form::Table(_) => None,
+            Form::Table(_) | Form::Expiring(_) => None,
         }
     }
 
@@ -117,6 +128,7 @@ impl Hash {
         match &self.0 {
             Form::Flat(listpack) => listpack.len() / 2,
             Form::Table(table) => table.len(),
+            Form::Expiring(expiring) => expiring.fields.len(),
         }
     }
 
@@ -125,9 +137,13 @@ impl Hash {
         self.len() == 0
     }
 
-    /// Whether it is one allocation.
+    /// Whether all its fields and values are one allocation.
     pub fn is_flat(&self) -> bool {
-        matches!(self.0, Form::Flat(_))
+        match &self.0 {
+            Form::Flat(_) => true,
+            Form::Table(_) => false,
+            Form::Expiring(expiring) => expiring.fields.is_flat(),
+        }
     }
 
     /// What OBJECT ENCODING answers.
@@ -135,6 +151,8 @@ impl Hash {
         match &self.0 {
             Form::Flat(_) => "listpack",
             Form::Table(_) => "hashtable",
+            Form::Expiring(expiring) if expiring.fields.is_flat() => "listpackex",
+            Form::Expiring(_) => "hashtable",
         }
     }
 
@@ -147,6 +165,9 @@ impl Hash {
                 let sampled: usize = table.iter().take(sample).map(|pair| pair.0.heap_bytes()).sum();
                 size_of::<Dict<Pair>>() + table.heap_bytes() + sampled * table.len() / sample
             }
+            Form::Expiring(expiring) => {
+                size_of::<Expiring>() + expiring.fields.heap_bytes() + expiring.expiries.heap_bytes()
+            }
         }
     }
 
@@ -158,6 +179,7 @@ impl Hash {
             Form::Table(table) => table
                 .find(hash_of(field), |pair| pair.field() == field)
                 .map(|pair| Item::Bytes(pair.split().1)),
+            Form::Expiring(expiring) => expiring.fields.get(field),
         }
     }
 
@@ -166,8 +188,14 @@ impl Hash {
         self.get(field).is_some()
     }
 
-    /// Sets a field; true when it is new.
+    /// Sets a field, which no longer expires; true when it is new.
     pub fn set(&mut self, field: &[u8], value: &[u8], limits: &Limits) -> bool {
+        self.set_expire_at_ms(field, None);
+        self.set_keeping_expiry(field, value, limits)
+    }
+
+    /// Sets a field, which expires when it did before; true when it is new.
+    pub fn set_keeping_expiry(&mut self, field: &[u8], value: &[u8], limits: &Limits) -> bool {
         if let Form::Flat(listpack) = &mut self.0 {
             let small = field.len() <= limits.hash_value && value.len() <= limits.hash_value;
             if small {
@@ -187,7 +215,68 @@ impl Hash {
         }
         match &mut self.0 {
             Form::Table(table) => set_in(table, field, value),
+            Form::Expiring(expiring) => expiring.fields.set_keeping_expiry(field, value, limits),
             Form::Flat(_) => unreachable!("made a table just above"),
+        }
+    }
+
+    /// When a field expires, in ms since the Unix epoch; `None` also where there is no such field.
+    pub fn expire_at_ms(&self, field: &[u8]) -> Option<i64> {
+        match &self.0 {
+            Form::Expiring(expiring) => expiring.expiries.get(field),
+            Form::Flat(_) | Form::Table(_) => None,
+        }
+    }
+
+    /// When the first of the fields that expire does so.
+    #[inline]
+    pub fn next_expiry_ms(&self) -> Option<i64> {
+        match &self.0 {
+            Form::Expiring(expiring) => expiring.expiries.first(),
+            Form::Flat(_) | Form::Table(_) => None,
+        }
+    }
+
+    /// Lets a field expire at a moment, or not at all; does nothing where there is no such field.
+    #[inline]
+    pub fn set_expire_at_ms(&mut self, field: &[u8], at_ms: Option<i64>) {
+        if at_ms.is_some() || matches!(self.0, Form::Expiring(_)) {
+            self.change_expiry(field, at_ms);
+        }
+    }
+
+    #[cold]
+    fn change_expiry(&mut self, field: &[u8], at_ms: Option<i64>) {
+        if !self.contains(field) {
+            return;
+        }
+        if !matches!(self.0, Form::Expiring(_)) {
+            let expiring = Expiring { fields: std::mem::take(self), expiries: FieldExpiries::default() };
+            self.0 = Form::Expiring(Box::new(expiring));
+        }
+        if let Form::Expiring(expiring) = &mut self.0 {
+            expiring.expiries.set(field, at_ms);
+        }
+        self.forget_no_expiries();
+    }
+
+    /// Removes up to `most` fields whose moment has come; returns them.
+    pub fn remove_due(&mut self, now_ms: i64, most: usize) -> Vec<Vec<u8>> {
+        let Form::Expiring(expiring) = &mut self.0 else { return Vec::new() };
+        let due: Vec<_> = std::iter::from_fn(|| expiring.expiries.take_due(now_ms)).take(most).collect();
+        due.iter().for_each(|field| {
+            expiring.fields.remove(field);
+        });
+        self.forget_no_expiries();
+        due
+    }
+
+    /// A hash none of whose fields expires is a plain one.
+    fn forget_no_expiries(&mut self) {
+        if let Form::Expiring(expiring) = &mut self.0
+            && expiring.expiries.is_empty()
+        {
+            *self = std::mem::take(&mut expiring.fields);
         }
     }
 
@@ -199,14 +288,29 @@ impl Hash {
                 None => false,
             },
             Form::Table(table) => table.remove(hash_of(field), |pair| pair.field() == field, hash).is_some(),
+            Form::Expiring(expiring) => {
+                let removed = expiring.fields.remove(field);
+                expiring.expiries.set(field, None);
+                self.forget_no_expiries();
+                removed
+            }
+        }
+    }
+
+    /// The form that holds the fields.
+    fn plain(&self) -> &Form {
+        match &self.0 {
+            Form::Expiring(expiring) => &expiring.fields.0,
+            plain => plain,
         }
     }
 
     /// The fields and values; in the order they came while flat, else in no order worth naming.
     pub fn iter(&self) -> impl Iterator<Item = (Item<'_>, Item<'_>)> {
-        let (flat, table) = match &self.0 {
+        let (flat, table) = match self.plain() {
             Form::Flat(listpack) => (Some(Pairs(listpack.iter())), None),
             Form::Table(table) => (None, Some(table.iter().map(Pair::items))),
+            Form::Expiring(_) => unreachable!("a plain form is flat or a table"),
         };
         flat.into_iter().flatten().chain(table.into_iter().flatten())
     }
@@ -216,6 +320,7 @@ impl Hash {
         match &self.0 {
             Form::Flat(listpack) => Pairs(listpack.iter_from(random.below(listpack.len() / 2) * 2)).next(),
             Form::Table(table) => table.random(random).map(Pair::items),
+            Form::Expiring(expiring) => expiring.fields.random(random),
         }
     }
 
@@ -224,7 +329,7 @@ impl Hash {
         if count >= self.len() {
             return self.iter().collect();
         }
-        if let Form::Table(table) = &self.0
+        if let Form::Table(table) = self.plain()
             && count < table.len() / 4
         {
             // Drawing again what was drawn already is rare, and spares walking the whole table.
@@ -251,6 +356,7 @@ impl Hash {
                 let (field, value) = pair.items();
                 visit(field, value);
             }),
+            Form::Expiring(expiring) => expiring.fields.scan(cursor, count, visit),
             Form::Flat(_) => {
                 self.iter().for_each(|(field, value)| visit(field, value));
                 0

@@ -7,6 +7,7 @@
 
 mod blob;
 mod dict;
+mod field_expiries;
 mod hash;
 mod list;
 #[cfg(test)]
