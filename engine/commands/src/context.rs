@@ -115,12 +115,31 @@ impl<'a, 'k> Data<'a, 'k> {
     #[inline]
     fn expire(&mut self, db: u16, key: &[u8]) -> KeyHash {
         let hash = self.hash(key);
-        let expired =
-            self.locked.shard(hash).database(db).get(hash.0, key).is_some_and(|entry| self.is_expired(entry));
-        if expired {
-            self.remove_expired(db, hash, key);
+        match self.locked.shard(hash).database(db).get(hash.0, key) {
+            Some(entry) if self.is_expired(entry) => self.remove_expired(db, hash, key),
+            Some(entry) if self.has_due_fields(entry) => {
+                self.remove_due_fields(db, hash, key, usize::MAX);
+            }
+            _ => {}
         }
         hash
+    }
+
+    /// Whether an entry is a hash with fields that are gone for those who look.
+    #[inline]
+    fn has_due_fields(&self, entry: &Entry) -> bool {
+        entry.fields_expire_at_ms().is_some_and(|at| at <= self.now_ms && !self.replaying)
+    }
+
+    /// Removes up to `most` fields of a hash that have expired, and the key with the last of its fields; returns how many.
+    #[cold]
+    fn remove_due_fields(&mut self, db: u16, hash: KeyHash, key: &[u8], most: usize) -> usize {
+        let now_ms = self.now_ms;
+        let shard = self.locked.shard_mut(hash);
+        let removed = shard.database_mut(db).remove_due_fields(hash.0, key, now_ms, most);
+        shard.touch(db, key);
+        self.effects.note_expired_fields(db, hash, key, &removed);
+        removed.len()
     }
 
     #[cold]
@@ -144,6 +163,17 @@ impl<'a, 'k> Data<'a, 'k> {
         true
     }
 
+    /// Removes up to `most` fields of the hash in a shard that has the one that expired longest ago; returns how many, 0
+    /// when none has. For the active expiry.
+    pub(crate) fn expire_next_fields(&mut self, shard: usize, db: u16, most: usize) -> usize {
+        let keyspace = self.keyspace();
+        let Some(entry) = self.locked.shard_at(shard).database(db).next_with_due_fields(self.now_ms) else {
+            return 0;
+        };
+        let key = entry.key().to_vec();
+        self.remove_due_fields(db, keyspace.hash(&key), &key, most)
+    }
+
     /// The entry of a key, to read it. Counts as a hit or a miss.
     #[inline]
     pub fn get(&mut self, key: &[u8]) -> Option<&Entry> {
@@ -158,6 +188,12 @@ impl<'a, 'k> Data<'a, 'k> {
                 self.lookups.misses += 1;
                 self.remove_expired(self.db, hash, key);
                 None
+            }
+            Some(entry) if self.has_due_fields(entry) => {
+                self.remove_due_fields(self.db, hash, key, usize::MAX);
+                let rest = self.locked.shard(hash).database(self.db).get(hash.0, key);
+                *if rest.is_some() { &mut self.lookups.hits } else { &mut self.lookups.misses } += 1;
+                rest
             }
             Some(_) => {
                 self.lookups.hits += 1;

@@ -287,7 +287,16 @@ pub fn run(
     Ran { job: context.job, wait: context.wait, lookups: context.data.lookups }
 }
 
-/// Removes up to `most` expired keys of one shard; returns how many.
+/// What [`expire_shard`] removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// Keys whose moment had come.
+    pub keys: usize,
+    /// Fields of hashes.
+    pub fields: usize,
+}
+
+/// Removes up to `most` expired keys of one shard, and as many fields of its hashes.
 pub fn expire_shard(
     locked: &mut Locked<'_>,
     shard: usize,
@@ -295,9 +304,17 @@ pub fn expire_shard(
     most: usize,
     effects: &mut Effects,
     tools: Tools<'_>,
-) -> usize {
+) -> Expired {
     let mut data = Data::new(locked, effects, db, tools);
-    (0..most).take_while(|_| data.expire_next(shard, db)).count()
+    let keys = (0..most).take_while(|_| data.expire_next(shard, db)).count();
+    let mut fields = 0;
+    while fields < most {
+        match data.expire_next_fields(shard, db, most - fields) {
+            0 => break,
+            removed => fields += removed,
+        }
+    }
+    Expired { keys, fields }
 }
 
 impl Context<'_, '_> {

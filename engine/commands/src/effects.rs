@@ -5,6 +5,9 @@
 use cairn_keyspace::KeyHash;
 use cairn_resp::push_command;
 
+/// How many fields one effect removes that expired at once.
+const FIELDS_MAX: usize = 256;
+
 /// The effects of one command or one transaction, and the keys they changed.
 #[derive(Default)]
 pub struct Effects {
@@ -65,6 +68,16 @@ impl Effects {
     pub(crate) fn note_expired(&mut self, db: u16, hash: KeyHash, key: &[u8]) {
         self.changed.push(hash);
         self.push(db, &[b"DEL", key]);
+    }
+
+    /// Notes fields of a hash removed because they expired: effects beside that of the running command.
+    pub(crate) fn note_expired_fields(&mut self, db: u16, hash: KeyHash, key: &[u8], fields: &[Vec<u8>]) {
+        self.changed.push(hash);
+        for fields in fields.chunks(FIELDS_MAX) {
+            let mut words: Vec<&[u8]> = vec![b"HDEL", key];
+            words.extend(fields.iter().map(Vec::as_slice));
+            self.push(db, &words);
+        }
     }
 
     pub(crate) fn push_explicit(&mut self, db: u16, args: &[&[u8]]) {

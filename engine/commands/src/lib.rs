@@ -29,7 +29,7 @@ pub mod waiting;
 
 pub use cairn_resp::{Protocol, Reply};
 pub use context::{Collection, Context, Data, Lookups};
-pub use dispatch::{Decision, LockPlan, Ran, Route, Tools, decide, expire_shard, run};
+pub use dispatch::{Decision, Expired, LockPlan, Ran, Route, Tools, decide, expire_shard, run};
 pub use effects::Effects;
 pub use error::{CommandError, CommandResult};
 pub use glob::glob_matches;

@@ -10,7 +10,7 @@ use cairn_resp::{Args, Parsed, Parser, Protocol, Reply};
 
 use crate::context::next_random;
 use crate::waiting::{Until, Wait, lock_with_destinations, queue, serve};
-use crate::{Decision, Effects, Host, Route, Session, Tools, decide, run};
+use crate::{Decision, Effects, Host, Route, Session, Tools, decide, expire_shard, run};
 
 /// Runs commands one after the other.
 pub(crate) struct Engine {
@@ -120,6 +120,26 @@ impl Engine {
 
     pub(crate) fn speak(&mut self, protocol: Protocol) {
         self.session.protocol = protocol;
+    }
+
+    /// Runs the active expiry over all shards, as far as it goes.
+    pub(crate) fn expire_all(&mut self) {
+        for shard in 0..cairn_keyspace::SHARDS {
+            let mut locked = self.keyspace.lock_shard(shard);
+            let tools = Tools {
+                now_ms: self.now_ms,
+                limits: &self.limits,
+                random: &mut self.random,
+                replaying: false,
+                known_key: None,
+            };
+            self.effects.clear();
+            expire_shard(&mut locked, shard, 0, usize::MAX, &mut self.effects, tools);
+            if !self.effects.is_empty() {
+                self.journal.extend_from_slice(b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n");
+                self.journal.extend_from_slice(self.effects.finish().1);
+            }
+        }
     }
 
     /// DEBUG DIGEST over all databases.

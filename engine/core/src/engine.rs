@@ -607,16 +607,17 @@ impl Inner {
             }
             let mut locked = self.keyspace.lock_shard(shard);
             for db in 0..self.keyspace.databases() {
-                if locked.shard_at(shard).database(db).expiring() == 0 {
+                let database = locked.shard_at(shard).database(db);
+                if database.expiring() == 0 && !database.has_expiring_fields() {
                     continue;
                 }
                 effects.clear();
                 let (now_ms, random) = (now_ms(), &mut random);
                 let tools = Tools { now_ms, limits: &limits, random, replaying: false, known_key: None };
-                let count = expire_shard(&mut locked, shard, db, MOST_PER_SHARD, &mut effects, tools);
+                let expired = expire_shard(&mut locked, shard, db, MOST_PER_SHARD, &mut effects, tools);
                 self.commit(&mut locked, &mut effects, now_ms);
-                self.statistics.expired.fetch_add(count as u64, Ordering::Relaxed);
-                removed += count;
+                self.statistics.expired.fetch_add(expired.keys as u64, Ordering::Relaxed);
+                removed += expired.keys + expired.fields;
             }
         }
     }

@@ -127,10 +127,13 @@ impl Data<'_, '_> {
         let Some(entry) = shard.database_mut(self.db).get_mut(hash.0, key) else {
             return Ok(absent(self, edit));
         };
+        let fields_before = entry.fields_expire_at_ms();
         let value = entry.as_object_mut().and_then(T::of_mut).ok_or(CommandError::WrongType)?;
         let changes = edit(value);
         if changes > 0 {
-            if value.count() == 0 {
+            let (empty, fields_after) = (value.count() == 0, entry.fields_expire_at_ms());
+            shard.database_mut(self.db).reindex_fields(hash.0, fields_before, fields_after);
+            if empty {
                 shard.database_mut(self.db).remove(hash.0, key);
             }
             shard.touch(self.db, key);

@@ -73,7 +73,7 @@ fn hsetnx(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     Ok(())
 }
 
-fn bulk_or_null(reply: &mut Reply<'_>, item: Option<Item<'_>>) {
+pub(super) fn bulk_or_null(reply: &mut Reply<'_>, item: Option<Item<'_>>) {
     match item {
         Some(item) => bulk_item(reply, item),
         None => reply.null(),
@@ -145,11 +145,11 @@ fn hdel(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     Ok(())
 }
 
-/// Sets one field of a hash, which is made where it is absent.
+/// Changes one field of a hash, which is made where it is absent; the field expires when it did before.
 fn set_field(ctx: &mut Context<'_, '_>, key: &[u8], field: &[u8], value: &[u8]) -> CommandResult {
     let limits = ctx.data.limits;
     ctx.data.edit_or_create(key, |hash: &mut Hash| {
-        hash.set(field, value, limits);
+        hash.set_keeping_expiry(field, value, limits);
         1
     })?;
     Ok(())
@@ -167,13 +167,16 @@ fn hincrby(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     Ok(())
 }
 
-/// Replays as HSET of the sum, which need not depend on how a processor adds.
+/// Replays as HSET (or HSETEX, which lets the field keep its expiry) of the sum, which need not depend on how a processor
+/// adds.
 fn hincrbyfloat(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let (key, field) = (args[1], args[2]);
     if float(args[3])?.is_infinite() {
         return Err(CommandError::other("ERR value is NaN or Infinity"));
     }
-    let before = match ctx.data.look::<Hash>(key)?.and_then(|hash| hash.get(field)) {
+    let hash = ctx.data.look::<Hash>(key)?;
+    let expires = hash.is_some_and(|hash| hash.expire_at_ms(field).is_some());
+    let before = match hash.and_then(|hash| hash.get(field)) {
         Some(item) => item.to_vec(),
         None => b"0".to_vec(),
     };
@@ -181,7 +184,11 @@ fn hincrbyfloat(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let after = add_decimals(&before, args[3])
         .ok_or(CommandError::other("ERR increment would produce NaN or Infinity"))?;
     set_field(ctx, key, field, after.as_bytes())?;
-    ctx.data.effect(&[b"HSET", key, field, after.as_bytes()]);
+    if expires {
+        ctx.data.effect(&[b"HSETEX", key, b"KEEPTTL", b"FIELDS", b"1", field, after.as_bytes()]);
+    } else {
+        ctx.data.effect(&[b"HSET", key, field, after.as_bytes()]);
+    }
     ctx.reply.bulk(after.as_bytes());
     Ok(())
 }

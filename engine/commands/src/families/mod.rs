@@ -5,6 +5,7 @@ mod command;
 mod compare;
 mod connection;
 pub(crate) mod docs;
+mod field_expiry;
 mod generic;
 mod geo;
 mod hash;
@@ -34,6 +35,7 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     list::COMMANDS,
     set::COMMANDS,
     hash::COMMANDS,
+    field_expiry::COMMANDS,
     zset::COMMANDS,
     geo::COMMANDS,
     transactions::COMMANDS,
