@@ -49,7 +49,7 @@ pub enum RdbError {
     /// A kind of data that is known but not kept by this server.
     #[error("{what} at offset {offset} cannot be kept by this server; remove it before the export")]
     Unsupported {
-        /// The kind: "a stream", "a hash with field expiry", ...
+        /// The kind: "a hash with field expiry", "a function of a release candidate", ...
         what: &'static str,
         /// Where it begins.
         offset: u64,

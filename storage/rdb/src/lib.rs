@@ -27,6 +27,7 @@ pub mod intset;
 pub mod listpack;
 pub mod lzf;
 pub mod primitives;
+pub mod stream;
 pub mod value;
 pub mod ziplist;
 
@@ -34,6 +35,7 @@ pub use error::RdbError;
 pub use intset::Intset;
 pub use listpack::{Item, Listpack};
 pub use primitives::{Reader, Source};
+pub use stream::StreamId;
 
 /// The RDB version written: that of Redis 7.0.
 pub const VERSION_WRITTEN: u32 = 10;

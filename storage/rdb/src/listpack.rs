@@ -376,6 +376,12 @@ impl Listpack {
         Position(HEADER)
     }
 
+    /// Where what `rest`, an iterator over this listpack, has still to give begins.
+    #[inline]
+    pub fn position_of(&self, rest: &Iter<'_>) -> Position {
+        Position(self.end().saturating_sub(rest.rest.len()))
+    }
+
     /// The end mark: inserting there appends.
     #[inline]
     pub fn last_position(&self) -> Position {
@@ -462,6 +468,12 @@ impl Listpack {
     pub fn replace(&mut self, at: Position, element: &[u8]) {
         let old = self.entry_len(at);
         self.write_at(at.0, old, &Needle::new(element).encoded());
+    }
+
+    /// As [`Listpack::replace`], by an integer.
+    pub fn replace_integer(&mut self, at: Position, value: i64) {
+        let old = self.entry_len(at);
+        self.write_at(at.0, old, &Encoded::of_integer(value));
     }
 
     /// Removes up to `count` elements from `at` on; `at` is then the position of the one that followed. Returns how
@@ -693,6 +705,20 @@ fn check(bytes: &[u8]) -> Result<(), (usize, &'static str)> {
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
     rest: &'a [u8],
+}
+
+impl<'a> Iter<'a> {
+    /// Takes the last `count` elements off, as an iterator of their own. `None` when there are not so many.
+    pub fn take_back(&mut self, count: usize) -> Option<Self> {
+        let mut before = self.rest;
+        for _ in 0..count {
+            let len = previous_entry_len(before)?;
+            before = before.get(..before.len().checked_sub(len)?)?;
+        }
+        let (before, taken) = self.rest.split_at_checked(before.len())?;
+        self.rest = before;
+        Some(Self { rest: taken })
+    }
 }
 
 impl<'a> Iterator for Iter<'a> {

@@ -5,6 +5,7 @@ use crate::error::RdbError;
 use crate::intset::Intset;
 use crate::listpack::Listpack;
 use crate::primitives::Source;
+use crate::stream::{self, StoredStream};
 use crate::ziplist;
 
 /// The type codes, as they stand in files. Append-only: another program wrote them.
@@ -103,9 +104,11 @@ pub enum Value {
     Zset(Vec<(Vec<u8>, f64)>),
     /// A sorted set as a listpack of members and scores in turn.
     ZsetListpack(Listpack),
+    /// A stream.
+    Stream(Box<StoredStream>),
 }
 
-/// Decodes a value of a type code. Streams and modules' values are refused with their names.
+/// Decodes a value of a type code. Modules' values are refused with their names.
 pub fn decode(code: u8, source: &mut impl Source) -> Result<Value, RdbError> {
     let start = source.offset();
     Ok(match code {
@@ -141,7 +144,7 @@ pub fn decode(code: u8, source: &mut impl Source) -> Result<Value, RdbError> {
             Value::HashWithExpiry(hash_listpack_ex(source, code == kind::HASH_LISTPACK_EX)?)
         }
         kind::STREAM_LISTPACKS | kind::STREAM_LISTPACKS_2 | kind::STREAM_LISTPACKS_3 => {
-            return Err(RdbError::Unsupported { what: "a stream", offset: start });
+            Value::Stream(Box::new(stream::decode(code, source)?))
         }
         kind::MODULE_PRE_GA => return Err(RdbError::Module { module: String::new(), offset: start }),
         kind::MODULE_2 => {
@@ -152,7 +155,7 @@ pub fn decode(code: u8, source: &mut impl Source) -> Result<Value, RdbError> {
 }
 
 /// A count and as many elements. The count may lie: no more is allocated at once than elements were read.
-fn elements<S: Source, T>(
+pub(crate) fn elements<S: Source, T>(
     source: &mut S,
     mut element: impl FnMut(&mut S) -> Result<T, RdbError>,
 ) -> Result<Vec<T>, RdbError> {

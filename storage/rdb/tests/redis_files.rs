@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cairn_rdb::file::{Entry, FileReader, Record};
 use cairn_rdb::value::Value;
-use cairn_rdb::{RdbError, VERSION_WRITTEN};
+use cairn_rdb::{RdbError, StreamId, VERSION_WRITTEN};
 
 const ALL_TYPES: &[u8] = include_bytes!("fixtures/redis-7.0.rdb");
 const LFU_FUNCTION: &[u8] = include_bytes!("fixtures/redis-7.0-lfu-function.rdb");
@@ -67,9 +67,27 @@ fn use_statistics_functions_and_a_checksum_switched_off_are_read() {
 }
 
 #[test]
-fn a_stream_is_refused_by_name() {
-    let error = FileReader::open(STREAM).expect("a header").find_map(Result::err).expect("a stream in it");
-    assert!(matches!(error, RdbError::Unsupported { what: "a stream", offset } if offset > 9));
+fn a_stream_is_read_with_its_groups() {
+    let entries = entries(STREAM);
+    let Some(Value::Stream(stream)) = entries.values().next().map(|entry| &entry.value) else {
+        panic!("a stream in it")
+    };
+    let id = |ms, seq| StreamId { ms, seq };
+    let [(base, node)] = &stream.nodes[..] else { panic!("one node") };
+    assert_eq!((*base, node.get(0).and_then(|item| item.as_i64())), (id(1, 1), Some(2)));
+    assert_eq!((stream.len, stream.last_id), (2, id(2, 5)));
+    let counters = stream.counters.expect("Redis 7.0 counts");
+    assert_eq!((counters.first_id, counters.max_deleted_id), (id(1, 1), id(2, 1)));
+    assert_eq!(counters.entries_added, 3);
+    let [group] = &stream.groups[..] else { panic!("one group") };
+    assert_eq!(
+        (&group.name[..], group.last_id, group.entries_read),
+        (&b"group"[..], id(1, 1), Some(u64::MAX))
+    );
+    let [pending] = group.pending[..] else { panic!("one pending entry") };
+    assert_eq!((pending.id, pending.delivered_at_ms, pending.deliveries), (id(1, 1), 1_795_457_700_654, 1));
+    let [consumer] = &group.consumers[..] else { panic!("one consumer") };
+    assert_eq!((&consumer.name[..], &consumer.pending[..]), (&b"consumer"[..], &[id(1, 1)][..]));
 }
 
 #[test]
