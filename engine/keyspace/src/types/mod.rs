@@ -14,6 +14,7 @@ mod list;
 mod model_tests;
 mod rank_tree;
 mod set;
+pub mod stream;
 mod zset;
 
 pub use cairn_rdb::integer::{Digits, parse_i64};
@@ -21,6 +22,7 @@ pub use cairn_rdb::{Intset, Item, Listpack};
 pub use hash::Hash;
 pub use list::{List, NodeRef, Side};
 pub use set::{Set, SetForm};
+pub use stream::{Stream, StreamId};
 pub use zset::{LexBound, ScoreBound, Zset};
 
 /// A source of random 64-bit numbers.
@@ -64,6 +66,10 @@ pub struct Limits {
     pub hll_sparse_bytes: usize,
     /// `proto-max-bulk-len`: bytes of a string that grows where it is.
     pub string_bytes: usize,
+    /// `stream-node-max-bytes`: bytes of one node of a stream; 0 for as many as there is room for.
+    pub stream_node_bytes: usize,
+    /// `stream-node-max-entries`: entries of one node of a stream; 0 for any number.
+    pub stream_node_entries: u64,
 }
 
 impl Default for Limits {
@@ -79,6 +85,8 @@ impl Default for Limits {
             list_listpack_bytes: 8_192,
             hll_sparse_bytes: 3_000,
             string_bytes: 512 << 20,
+            stream_node_bytes: 4_096,
+            stream_node_entries: 100,
         }
     }
 }
@@ -96,6 +104,8 @@ pub enum Object {
     Hash(Hash),
     /// A sorted set.
     Zset(Zset),
+    /// A stream.
+    Stream(Box<Stream>),
 }
 
 impl Object {
@@ -107,6 +117,7 @@ impl Object {
             Self::Set(_) => "set",
             Self::Hash(_) => "hash",
             Self::Zset(_) => "zset",
+            Self::Stream(_) => "stream",
         }
     }
 
@@ -120,6 +131,7 @@ impl Object {
             Self::Set(set) => set.encoding(),
             Self::Hash(hash) => hash.encoding(),
             Self::Zset(zset) => zset.encoding(),
+            Self::Stream(_) => "stream",
         }
     }
 
@@ -131,12 +143,13 @@ impl Object {
             Self::Set(set) => set.len(),
             Self::Hash(hash) => hash.len(),
             Self::Zset(zset) => zset.len(),
+            Self::Stream(stream) => stream.len(),
         }
     }
 
-    /// Whether this is a collection without elements, whose key must go.
+    /// Whether this is a collection without elements, whose key must go. A stream never is.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && !matches!(self, Self::Stream(_))
     }
 
     /// Bytes allocated beyond the object itself; that of a large collection is reckoned from a few dozen elements.
@@ -147,6 +160,7 @@ impl Object {
             Self::Set(set) => set.heap_bytes(),
             Self::Hash(hash) => hash.heap_bytes(),
             Self::Zset(zset) => zset.heap_bytes(),
+            Self::Stream(stream) => stream.heap_bytes(),
         }
     }
 
@@ -159,6 +173,7 @@ impl Object {
             Self::Set(set) => !set.is_flat() && set.len() > 64,
             Self::Hash(hash) => !hash.is_flat() && hash.len() > 64,
             Self::Zset(zset) => !zset.is_flat() && zset.len() > 64,
+            Self::Stream(stream) => stream.allocations() > 64,
         }
     }
 }
@@ -211,6 +226,7 @@ mod tests {
         assert_eq!(size_of::<Hash>(), 24);
         assert_eq!(size_of::<Zset>(), 24);
         assert_eq!(size_of::<List>(), 24);
+        assert_eq!(size_of::<stream::Pending>(), 24);
     }
 
     #[test]
