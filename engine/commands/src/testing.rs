@@ -194,6 +194,10 @@ HSET {h} {e} {e} {e} {e} | HSETNX {h} {e} {e} | HDEL {h} {e} {e} | HINCRBY {h} {
 ZADD {z} {f} {e} {f} {e} {f} {e} | ZADD {z} GT CH {f} {e} | ZADD {z} XX INCR {f} {e} | ZINCRBY {z} {f} {e} | ZREM {z} {e} {e}
 ZPOPMIN {z} | ZPOPMAX {z} 2 | ZMPOP 2 {z} {z} MIN COUNT 2 | ZREMRANGEBYRANK {z} 0 0 | ZREMRANGEBYSCORE {z} {f} {f}
 ZRANGESTORE {z} {z} 0 2 | ZUNIONSTORE {z} 3 {z} {z} {s} WEIGHTS {f} {f} {f} | ZINTERSTORE {z} 2 {z} {z} AGGREGATE MAX
+XADD {r} * {e} {e} | XADD {r} MAXLEN ~ 5 * {e} {e} {e} {e} | XADD {r} MINID ~ {n}-0 * {e} {e} | XTRIM {r} MAXLEN 3 | XDEL {r} {i} {i}
+XGROUP CREATE {r} g 0 MKSTREAM | XGROUP CREATE {r} h $ | XGROUP DESTROY {r} h | XGROUP SETID {r} g 0 | XGROUP DELCONSUMER {r} g {e}
+XREADGROUP GROUP g {e} COUNT 2 STREAMS {r} > | XREADGROUP GROUP g {e} STREAMS {r} 0 | XREADGROUP GROUP g {e} NOACK STREAMS {r} {r} > >
+XACK {r} g {i} {i} | XCLAIM {r} g {e} 0 {i} {i} IDLE {t} | XAUTOCLAIM {r} g {e} 10 - COUNT 2
 ZDIFFSTORE {z} 2 {z} {z} | GET {k} | EXISTS {k} {k} | TYPE {k} | FLUSHDB";
 
 /// One of many commands, chosen at random.
@@ -210,7 +214,8 @@ pub(crate) fn random_command(state: &mut u64) -> String {
             "e" | "n" => (below(25) as i64 - 5).to_string(),
             "f" => (below(40) as f64 / 8.0 - 2.0).to_string(),
             "t" => (below(2_000) + 1).to_string(),
-            "k" => format!("{}{}", ["x", "l", "s", "h", "z"][below(5) as usize], below(3)),
+            "i" => format!("{}-{}", 1_700_000_000_000 + below(15_000), below(2)),
+            "k" => format!("{}{}", ["x", "l", "s", "h", "z", "r"][below(6) as usize], below(3)),
             family => format!("{family}{}", below(3)),
         };
         command.replace_range(at..at + 3, &word);
@@ -234,6 +239,7 @@ mod tests {
                 set_intset_entries: 6,
                 set_listpack_entries: 5,
                 list_listpack_bytes: 64,
+                stream_node_entries: 3,
                 ..Limits::default()
             };
             let mut state = seed;

@@ -138,5 +138,7 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
         list_listpack_bytes: 2048 << settings.list_size.unsigned_abs(),
         hll_sparse_bytes: bytes(settings.hll_sparse_bytes),
         string_bytes: bytes(settings.max_bulk_bytes),
+        stream_node_bytes: bytes(settings.stream_node_bytes),
+        stream_node_entries: settings.stream_node_entries.unsigned_abs(),
     }
 }

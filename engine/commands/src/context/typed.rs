@@ -1,13 +1,13 @@
 //! Keys by the type of their value.
 
-use cairn_keyspace::types::{Hash, Item, List, Set, Zset};
+use cairn_keyspace::types::{Hash, Item, List, Set, Stream, Zset};
 use cairn_keyspace::{Entry, Object, Value};
 use cairn_resp::Reply;
 
 use super::{Data, next_random};
 use crate::error::CommandError;
 
-/// A collection that a key may hold. One without members is never stored.
+/// A collection that a key may hold. A void one is never stored.
 pub trait Collection: Default {
     /// The collection in an object, unless it holds another type.
     fn of(object: &Object) -> Option<&Self>;
@@ -17,6 +17,10 @@ pub trait Collection: Default {
     fn into_object(self) -> Object;
     /// How many elements it has.
     fn count(&self) -> usize;
+    /// Whether nothing is left of it that would be worth a key.
+    fn is_void(&self) -> bool {
+        self.count() == 0
+    }
 }
 
 macro_rules! collections {
@@ -39,6 +43,25 @@ macro_rules! collections {
 }
 
 collections!(List, Set, Hash, Zset);
+
+impl Collection for Stream {
+    fn of(object: &Object) -> Option<&Self> {
+        if let Object::Stream(stream) = object { Some(stream) } else { None }
+    }
+    fn of_mut(object: &mut Object) -> Option<&mut Self> {
+        if let Object::Stream(stream) = object { Some(stream) } else { None }
+    }
+    fn into_object(self) -> Object {
+        Object::Stream(Box::new(self))
+    }
+    fn count(&self) -> usize {
+        self.len()
+    }
+    /// Without entries it still has its last id and its groups.
+    fn is_void(&self) -> bool {
+        false
+    }
+}
 
 fn typed<T: Collection>(entry: &Entry) -> Result<&T, CommandError> {
     match entry.value() {
@@ -81,7 +104,7 @@ impl Data<'_, '_> {
     }
 
     /// Lets `edit` change the collection of a key, if there is one; `edit` returns how many changes it made, and so does
-    /// this. A key whose collection has become empty is removed.
+    /// this. A key whose collection has become void is removed.
     ///
     /// # Errors
     /// [`CommandError::WrongType`] when the key holds another type.
@@ -95,7 +118,7 @@ impl Data<'_, '_> {
     }
 
     /// As [`Data::edit`]; where the key is absent, `edit` is given an empty collection, which is stored unless it stays
-    /// empty.
+    /// void.
     ///
     /// # Errors
     /// [`CommandError::WrongType`] when the key holds another type.
@@ -108,7 +131,7 @@ impl Data<'_, '_> {
         self.edit_or(key, edit, |data, edit| {
             let mut value = T::default();
             let changes = edit(&mut value);
-            if value.count() > 0 {
+            if !value.is_void() {
                 data.insert(key, value.into_object(), None);
             }
             changes
@@ -131,7 +154,7 @@ impl Data<'_, '_> {
         let value = entry.as_object_mut().and_then(T::of_mut).ok_or(CommandError::WrongType)?;
         let changes = edit(value);
         if changes > 0 {
-            let (empty, fields_after) = (value.count() == 0, entry.fields_expire_at_ms());
+            let (empty, fields_after) = (value.is_void(), entry.fields_expire_at_ms());
             shard.database_mut(self.db).reindex_fields(hash.0, fields_before, fields_after);
             if empty {
                 shard.database_mut(self.db).remove(hash.0, key);
@@ -144,7 +167,7 @@ impl Data<'_, '_> {
 
     /// Stores a result in place of what the key held; an empty one leaves no key.
     pub fn store<T: Collection>(&mut self, key: &[u8], value: T) {
-        if value.count() == 0 {
+        if value.is_void() {
             self.remove(key);
         } else {
             self.insert(key, value.into_object(), None);

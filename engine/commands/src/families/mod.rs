@@ -17,6 +17,7 @@ mod list;
 mod server;
 mod set;
 mod slowlog;
+mod stream;
 mod string;
 mod transactions;
 mod wait;
@@ -38,6 +39,7 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     field_expiry::COMMANDS,
     zset::COMMANDS,
     geo::COMMANDS,
+    stream::COMMANDS,
     transactions::COMMANDS,
     connection::COMMANDS,
     server::COMMANDS,

@@ -56,6 +56,8 @@ pub(crate) struct Settings {
     /// -1 to -5: 4, 8, 16, 32 or 64 KiB a node.
     pub(crate) list_size: i64,
     pub(crate) hll_sparse_bytes: u64,
+    pub(crate) stream_node_bytes: u64,
+    pub(crate) stream_node_entries: i64,
     pub(crate) hz: i64,
     /// 0: chosen from the number of cores.
     pub(crate) server_threads: i64,

@@ -133,6 +133,8 @@ static DIRECTIVES: &[Directive] = &[
     row("set-max-listpack-value", Bytes(field!(set_value), 0..=BYTES_MAX), "64", Always),
     row("list-max-listpack-size", Integer(field!(list_size), -5..=-1), "-2", Always).or("list-max-ziplist-size"),
     row("hll-sparse-max-bytes", Bytes(field!(hll_sparse_bytes), 0..=BYTES_MAX), "3000", Always),
+    row("stream-node-max-bytes", Bytes(field!(stream_node_bytes), 0..=BYTES_MAX), "4096", Always),
+    row("stream-node-max-entries", Integer(field!(stream_node_entries), 0..=i64::MAX), "100", Always),
 ];
 
 /// Directives that are known, from Redis or from the plans of Cairn, but do nothing yet.

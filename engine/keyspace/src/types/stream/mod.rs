@@ -154,12 +154,6 @@ impl Stream {
         &self.counters
     }
 
-    /// The id that an entry added at `now_ms` gets; `None` where none is left.
-    pub fn next_id(&self, now_ms: u64) -> Option<StreamId> {
-        let last = self.counters.last_id;
-        if now_ms > last.ms { Some(StreamId { ms: now_ms, seq: 0 }) } else { last.next() }
-    }
-
     /// Appends an entry, whose id must be above the last. `fields` are fields and values in turn.
     pub fn append(&mut self, id: StreamId, fields: &[&[u8]], limits: &Limits) {
         debug_assert!(id > self.counters.last_id, "ids ascend");
