@@ -19,8 +19,9 @@ use cairn_rdb::file::FileWriter;
 use cairn_rdb::primitives::{
     write_double, write_length, write_string, write_string_compressed, write_string_plain,
 };
+use cairn_rdb::stream::{write_id, write_node};
 use cairn_rdb::value::kind;
-use cairn_rdb::{Intset, Listpack};
+use cairn_rdb::{Intset, Listpack, StreamId};
 use cairn_resp::push_command;
 use cairn_seal::{Keyring, new_data_key, new_file_id, seal_manifest, wrap};
 use cairn_snapshot::{BlockWriter, LEVEL_DEFAULT, SnapshotError, Source, WriteParams, write_container};
@@ -375,13 +376,13 @@ fn values() -> Vec<(&'static str, u8, Vec<u8>)> {
         ("zset-ziplist", kind::ZSET_ZIPLIST, ziplist.clone()),
         ("hash-ziplist", kind::HASH_ZIPLIST, ziplist.clone()),
         ("quicklist", kind::LIST_QUICKLIST, counted(2, &[ziplist.clone(), ziplist])),
-        ("stream", kind::STREAM_LISTPACKS, vec![0]),
+        ("stream", kind::STREAM_LISTPACKS, stream(kind::STREAM_LISTPACKS)),
         ("hash-listpack", kind::HASH_LISTPACK, pairs.clone()),
         ("zset-listpack", kind::ZSET_LISTPACK, string(&listpack(&[b"m", b"1.5", b"n", b"-70000"]))),
         ("quicklist-2", kind::LIST_QUICKLIST_2, counted(2, &[vec![1], string(b"plain"), vec![2], pairs])),
-        ("stream-2", kind::STREAM_LISTPACKS_2, vec![0]),
+        ("stream-2", kind::STREAM_LISTPACKS_2, stream(kind::STREAM_LISTPACKS_2)),
         ("set-listpack", kind::SET_LISTPACK, string(&listpack(&[b"m", b"12", b"4000", b"-9000000000"]))),
-        ("stream-3", kind::STREAM_LISTPACKS_3, vec![0]),
+        ("stream-3", kind::STREAM_LISTPACKS_3, stream(kind::STREAM_LISTPACKS_3)),
         ("hash-expiry-old", kind::HASH_METADATA_PRE_GA, counted(2, &[field(0), field(9)])),
         ("hash-flat-expiry-old", kind::HASH_LISTPACK_EX_PRE_GA, expiring.clone()),
         ("hash-expiry", kind::HASH_METADATA, [soonest.clone(), counted(2, &[field(0), field(9)])].concat()),
@@ -389,15 +390,43 @@ fn values() -> Vec<(&'static str, u8, Vec<u8>)> {
     ]
 }
 
+/// A stream of two entries and a deleted one, with a group that has one of them pending for its consumer.
+fn stream(code: u8) -> Vec<u8> {
+    let id = |ms, seq| StreamId { ms, seq };
+    let header: [&[u8]; 5] = [b"2", b"1", b"1", b"f", b"0"];
+    let entries: [&[u8]; 17] = [
+        b"2", b"0", b"0", b"v", b"4", b"3", b"0", b"1", b"12", b"4", b"0", b"1", b"-1", b"1", b"g", b"w",
+        b"6",
+    ];
+    let node = Listpack::from_iter(header.into_iter().chain(entries));
+    let mut out = vec![1];
+    write_node(&mut out, id(5, 1), &node);
+    out.push(2);
+    write_id(&mut out, id(6, 0));
+    if code != kind::STREAM_LISTPACKS {
+        write_id(&mut out, id(5, 1));
+        write_id(&mut out, id(5, 2));
+        out.push(3);
+    }
+    out.extend_from_slice(b"\x01\x05group");
+    write_id(&mut out, id(5, 1));
+    if code != kind::STREAM_LISTPACKS {
+        out.push(1);
+    }
+    let (pending, at_ms) = (id(5, 1).to_bytes(), EXPIRY_MS.to_le_bytes());
+    out.push(1);
+    out.extend_from_slice(&[&pending[..], &at_ms, &[2], b"\x01\x08consumer", &at_ms].concat());
+    if code == kind::STREAM_LISTPACKS_3 {
+        out.extend_from_slice(&at_ms);
+    }
+    out.push(1);
+    out.extend_from_slice(&pending);
+    out
+}
+
 /// Files of all values that can be read; one with its checksum, one with it switched off, so that mutations get through.
 fn write_files(values: &[(&'static str, u8, Vec<u8>)]) -> Outcome {
-    let refused = [
-        kind::MODULE_PRE_GA,
-        kind::MODULE_2,
-        kind::STREAM_LISTPACKS,
-        kind::STREAM_LISTPACKS_2,
-        kind::STREAM_LISTPACKS_3,
-    ];
+    let refused = [kind::MODULE_PRE_GA, kind::MODULE_2];
     let mut writer = FileWriter::new(Vec::new())?;
     writer.aux("redis-ver", "7.0.0")?;
     writer.database(0, 1, 1)?;

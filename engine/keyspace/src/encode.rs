@@ -480,6 +480,20 @@ mod tests {
         assert_eq!(hex(whole.finish()), "bb98bdb6e35e2cfd3b5bcd5fb31f98a354507cce");
     }
 
+    /// What DEBUG DIGEST-VALUE of redis-server 7.0.15 answered for the stream of this file.
+    #[test]
+    fn a_stream_has_the_digest_of_redis() {
+        let file = include_bytes!("../../../storage/rdb/tests/fixtures/redis-7.0-stream.rdb");
+        let digests = FileReader::open(&file[..]).expect("a header").filter_map(|record| {
+            let Ok(Record::Entry(entry)) = record else { return None };
+            let Ok(Decoded::Object(object)) = from_value(entry.value, 0, &Limits::default()) else {
+                return None;
+            };
+            Some(hex(value_digest(Value::Object(&object), false)))
+        });
+        assert!(digests.eq(["c513e98ab4cc68f7d22b2b89c964030f5f788bca"]));
+    }
+
     /// Entries of two shapes, some of them deleted, and a group with what two consumers have of them.
     fn stream(count: u64, limits: &Limits) -> Object {
         let mut stream = Stream::new();
