@@ -232,6 +232,7 @@ impl<'k> Serving<'_, 'k> {
         let holds = match object {
             Some(Value::Object(Object::List(_))) => awaited == Awaited::List,
             Some(Value::Object(Object::Zset(_))) => awaited == Awaited::Zset,
+            Some(Value::Object(Object::Stream(_))) => matches!(awaited, Awaited::Stream | Awaited::Group),
             _ => false,
         };
         let expired = data.lookups.expired;

@@ -20,7 +20,6 @@ const STREAM: Categories = Categories::STREAM;
 const READ_MANY: Flags = Flags::NONE.blocking();
 const COUNT: Keys = Keys::one(1).access(Access::RO);
 const DELETE: Keys = Keys::one(1).access(Access::RW.delete());
-const IN_GROUP: Access = Access::RW;
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
@@ -39,11 +38,11 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "xautoclaim", arity: at_least(6), flags: Flags::WRITE.fast(),            keys: DELETE,                                   acl: STREAM, handler: claim::xautoclaim },
 
     group_row("xgroup"),
-    CommandSpec { name: "xgroup|create",         arity: at_least(5), flags: Flags::WRITE.deny_oom(), keys: Keys::one(2).access(IN_GROUP.insert()), acl: STREAM, handler: group::create },
-    CommandSpec { name: "xgroup|setid",          arity: at_least(5), flags: Flags::WRITE,            keys: Keys::one(2).access(IN_GROUP.update()), acl: STREAM, handler: group::set_id },
-    CommandSpec { name: "xgroup|destroy",        arity: exactly(4),  flags: Flags::WRITE,            keys: Keys::one(2).access(IN_GROUP.delete()), acl: STREAM, handler: group::destroy },
-    CommandSpec { name: "xgroup|createconsumer", arity: exactly(5),  flags: Flags::WRITE.deny_oom(), keys: Keys::one(2).access(IN_GROUP.insert()), acl: STREAM, handler: group::create_consumer },
-    CommandSpec { name: "xgroup|delconsumer",    arity: exactly(5),  flags: Flags::WRITE,            keys: Keys::one(2).access(IN_GROUP.delete()), acl: STREAM, handler: group::delete_consumer },
+    CommandSpec { name: "xgroup|create",         arity: at_least(5), flags: Flags::WRITE.deny_oom(), keys: Keys::one(2).access(Access::RW.insert()), acl: STREAM, handler: group::create },
+    CommandSpec { name: "xgroup|setid",          arity: at_least(5), flags: Flags::WRITE,            keys: Keys::one(2).access(Access::RW.update()), acl: STREAM, handler: group::set_id },
+    CommandSpec { name: "xgroup|destroy",        arity: exactly(4),  flags: Flags::WRITE,            keys: Keys::one(2).access(Access::RW.delete()), acl: STREAM, handler: group::destroy },
+    CommandSpec { name: "xgroup|createconsumer", arity: exactly(5),  flags: Flags::WRITE.deny_oom(), keys: Keys::one(2).access(Access::RW.insert()), acl: STREAM, handler: group::create_consumer },
+    CommandSpec { name: "xgroup|delconsumer",    arity: exactly(5),  flags: Flags::WRITE,            keys: Keys::one(2).access(Access::RW.delete()), acl: STREAM, handler: group::delete_consumer },
     help_row("xgroup|help", STREAM),
 
     group_row("xinfo"),

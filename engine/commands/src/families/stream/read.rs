@@ -6,14 +6,15 @@ use cairn_resp::Protocol;
 
 use super::effect::{Delivery, GroupEffects, Progress};
 use super::id::{reply_entry, reply_id, strict};
-use crate::args::{integer, is, natural};
+use crate::args::{integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::waiting::{Awaited, KeyWait, Until, timeout_of_milliseconds};
 
 /// What one of the two commands asks for.
 struct Read<'a> {
-    /// How long it would wait for entries, in milliseconds; 0 is for ever.
-    block_ms: Option<i64>,
+    /// For how long it waits where it finds nothing, if at all, in milliseconds; the inner `None` is for ever.
+    block_ms: Option<Option<u64>>,
     /// The most entries of each stream.
     most: usize,
     reader: Option<Reader<'a>>,
@@ -54,7 +55,7 @@ impl<'a> Read<'a> {
         let streams = loop {
             rest = match rest {
                 [word, timeout, rest @ ..] if is(word, "block") => {
-                    block_ms = Some(block_timeout(timeout)?);
+                    block_ms = Some(timeout_of_milliseconds(timeout)?);
                     rest
                 }
                 [word, count, rest @ ..] if is(word, "count") => {
@@ -126,13 +127,6 @@ const NO_DOLLAR: &str = "ERR The $ ID is meaningless in the context of XREADGROU
 const NO_GREATER: &str =
     "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option.";
 
-fn block_timeout(arg: &[u8]) -> Result<i64, CommandError> {
-    let timeout = integer(arg);
-    let timeout =
-        timeout.map_err(|_| CommandError::other("ERR timeout is not an integer or out of range"))?;
-    natural(arg, "ERR timeout is negative").map(|_| timeout)
-}
-
 pub(super) fn xread(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     read(ctx, &Read::parse(args, false)?)
 }
@@ -164,7 +158,12 @@ fn read(ctx: &mut Context<'_, '_>, read: &Read<'_>) -> CommandResult {
     match (served, ctx.reply.protocol()) {
         (0, _) => {
             ctx.reply.truncate(begin);
-            wait_or_reply(ctx, read, &after);
+            ctx.reply.null_array();
+            if let Some(timeout_ms) = read.block_ms {
+                let streams = read.streams.iter().zip(&after);
+                let waits = streams.map(|((key, _), after)| read.wait_for(key, *after));
+                ctx.wait(timeout_ms, Until::Keys(waits.collect()));
+            }
         }
         (_, Protocol::Resp2) => ctx.reply.finish_array(at, served),
         (_, Protocol::Resp3) => ctx.reply.finish_map(at, served),
@@ -172,12 +171,30 @@ fn read(ctx: &mut Context<'_, '_>, read: &Read<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Nothing is there. A client that would wait is answered as if its time had passed.
-///
-/// `after` says for each stream of `read` from where on entries count that come later.
-fn wait_or_reply(ctx: &mut Context<'_, '_>, read: &Read<'_>, after: &[After]) {
-    debug_assert!(read.block_ms.is_none() || after.len() == read.streams.len());
-    ctx.reply.null_array();
+/// As many entries a client that has waited gets at once, unless it asked for another number.
+const MOST_AFTER_WAIT: usize = 1000;
+
+impl Read<'_> {
+    /// What a client that has found nothing waits for at one of its streams: the same again, behind the entry that was
+    /// the last one known.
+    fn wait_for(&self, key: &[u8], after: After) -> KeyWait {
+        let (mut request, mut awaited) = (vec![&b"XREAD"[..]], Awaited::Stream);
+        if let Some(Reader { group, consumer, no_ack }) = self.reader {
+            awaited = Awaited::Group;
+            request = vec![b"XREADGROUP", b"GROUP", group, consumer];
+            request.extend(no_ack.then_some(&b"NOACK"[..]));
+        }
+        let most = if self.most == usize::MAX { MOST_AFTER_WAIT } else { self.most };
+        let (most, id) = (
+            most.to_string(),
+            match after {
+                After::Id(id) => id.to_string(),
+                After::Delivered => ">".to_owned(),
+            },
+        );
+        request.extend([&b"COUNT"[..], most.as_bytes(), b"BLOCK", b"0", b"STREAMS", key, id.as_bytes()]);
+        KeyWait::new(key, awaited, &request)
+    }
 }
 
 /// Whether a stream is part of the reply. The pending entries of a consumer always are, even if there are none.
