@@ -66,6 +66,12 @@ pub struct Unblocked {
 }
 
 impl Blocked {
+    /// The same, whatever its reply, not before this position is durable.
+    pub(crate) fn held(mut self: Box<Self>, hold: Lsn) -> Box<Self> {
+        self.hold = hold;
+        self
+    }
+
     /// When the time is over; `None` when never. [`Blocked::time_out`] is to be called then.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -129,40 +135,35 @@ impl Engine {
     pub fn blocked_clients(&self) -> usize {
         self.0.waiters.count()
     }
+}
 
-    /// Lets a client wait, under the locks under which it found nothing.
-    #[cold]
-    pub(crate) fn block(
-        &self,
-        locked: &mut Locked<'_>,
-        session: &Session,
-        wait: Wait,
-        otherwise: Vec<u8>,
-        hold: Lsn,
-    ) -> Box<Blocked> {
-        let waiter = Waiter::new(session.id, session.db, session.protocol == Protocol::Resp3);
-        self.0.waiters.0.lock().insert(session.id, Arc::clone(&waiter));
-        let (keys, journal) = match wait.until {
-            Until::Keys(keys) => (waiting::queue(locked, &waiter, keys), None),
-            Until::Replicas => (Vec::new(), None),
-            Until::Durable { is_enough } => {
-                (Vec::new(), Some(Journal { position: self.0.log.end(), is_enough }))
-            }
-        };
-        // A time that no clock reaches is none.
-        let deadline = wait.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
-        Box::new(Blocked { engine: self.clone(), waiter, keys, deadline, journal, otherwise, hold })
-    }
+/// Lets a client wait, under the locks under which it found nothing; `otherwise` is its reply when the time is over.
+#[cold]
+pub(crate) fn block(
+    engine: &Arc<Inner>,
+    locked: &mut Locked<'_>,
+    session: &Session,
+    wait: Wait,
+    otherwise: Vec<u8>,
+) -> Box<Blocked> {
+    let waiter = Waiter::new(session.id, session.db, session.protocol == Protocol::Resp3);
+    engine.waiters.0.lock().insert(session.id, Arc::clone(&waiter));
+    let (keys, journal) = match wait.until {
+        Until::Keys(keys) => (waiting::queue(locked, &waiter, keys), None),
+        Until::Replicas => (Vec::new(), None),
+        Until::Durable { is_enough } => (Vec::new(), Some(Journal { position: engine.log.end(), is_enough })),
+    };
+    // A time that no clock reaches is none.
+    let deadline = wait.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+    let engine = Engine(Arc::clone(engine));
+    Box::new(Blocked { engine, waiter, keys, deadline, journal, otherwise, hold: Lsn::ZERO })
 }
 
 impl Inner {
-    /// Takes the locks of a command that may change keys: those it needs, and those needed to serve who waits for them.
-    #[inline]
-    pub(crate) fn lock_to_write(&self, plan: &LockPlan) -> Locked<'_> {
-        let locked = plan.lock(&self.keyspace);
-        if !locked.has_destinations() {
-            return locked;
-        }
+    /// Locks, beside what a command that may change keys needs, what is needed to serve those who wait for them.
+    #[cold]
+    pub(crate) fn lock_more<'k>(&'k self, locked: Locked<'k>, plan: &LockPlan) -> Locked<'k> {
+        // Shards are locked in ascending order, so what is held is given back first.
         drop(locked);
         waiting::lock_with_destinations(plan, &self.keyspace)
     }

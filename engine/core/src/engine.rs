@@ -16,7 +16,7 @@ use cairn_keyspace::types::Limits;
 use cairn_keyspace::{Keyspace, Locked, SHARDS};
 use parking_lot::{Mutex, RwLock};
 
-use crate::blocked::{Blocked, Waiters};
+use crate::blocked::{self, Blocked, Waiters};
 use crate::catalog::Catalog;
 use crate::error::{OpenError, SaveError};
 use crate::host::EngineHost;
@@ -301,10 +301,11 @@ impl Engine {
                 return Outcome::Done { hold: Lsn::ZERO };
             }
         };
-        let start = reply.len();
-        let (job, blocked, hold) = SCRATCH.with_borrow_mut(|Scratch { effects, random, limits }| {
-            let reads_only = spec.flags.has(Flags::READ);
-            let mut locked = if reads_only { plan.lock(&inner.keyspace) } else { inner.lock_to_write(&plan) };
+        let (instead, hold) = SCRATCH.with_borrow_mut(|Scratch { effects, random, limits }| {
+            let mut locked = plan.lock(&inner.keyspace);
+            if !spec.flags.has(Flags::READ) && locked.has_destinations() {
+                locked = inner.lock_more(locked, &plan);
+            }
             inner.settings.refresh(limits);
             // Under the locks, so that the stamps of one key's effects rise with them.
             let now_us = now_us();
@@ -313,22 +314,27 @@ impl Engine {
             let known_key = route.known_key(args);
             let tools = Tools { now_ms, limits: &limits.1, random, replaying: false, known_key };
             effects.clear();
+            let start = reply.len();
             let mut guard = AbortOnPanic { armed: true };
             let ran = run(spec, args, session, &host, &mut locked, effects, reply.reborrow(), tools);
             inner.statistics.count(ran.lookups);
             let written = inner.commit(&mut locked, effects, now_ms);
             guard.armed = false;
             let hold = written.max(inner.hold_for(&locked, spec, &plan));
-            let blocked =
-                ran.wait.map(|wait| self.block(&mut locked, session, *wait, reply.split_off(start), hold));
-            (ran.job, blocked, hold)
+            let instead = match (ran.job, ran.wait) {
+                (None, None) => None,
+                (Some(job), _) => Some(Box::new(Outcome::Blocking(job))),
+                (None, Some(wait)) => {
+                    let blocked =
+                        blocked::block(host.engine, &mut locked, session, *wait, reply.split_off(start));
+                    Some(Box::new(Outcome::Blocked(blocked.held(hold))))
+                }
+            };
+            (instead, hold)
         });
         drop(permit);
-        if let Some(blocked) = blocked {
-            return Outcome::Blocked(blocked);
-        }
-        match job {
-            Some(job) => Outcome::Blocking(job),
+        match instead {
+            Some(outcome) => *outcome,
             None if session.closing => Outcome::Close { hold },
             None => Outcome::Done { hold },
         }
@@ -543,7 +549,7 @@ impl Inner {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     pub(crate) fn append(&self, locked: &mut Locked<'_>, effects: &mut Effects, now_ms: i64) -> Lsn {
         self.statistics.dirty.fetch_add(effects.changes(), Ordering::Relaxed);
         let (db, bytes) = effects.finish();

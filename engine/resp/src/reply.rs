@@ -56,6 +56,7 @@ impl<'a> Reply<'a> {
     }
 
     /// Takes back what was written since a mark.
+    #[cold]
     pub fn split_off(&mut self, mark: usize) -> Vec<u8> {
         self.out.split_off(mark.min(self.out.len()))
     }
