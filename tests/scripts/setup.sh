@@ -8,6 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
 REDIS_PY='redis>=5,<9'
+REDIS_JS='redis@5'
 REDIS_SUITE_VERSION=7.0.15
 
 need_rust() {
@@ -60,6 +61,31 @@ need_python() {
     say "making $DEPS/venv with Python's redis client"
     python3 -m venv --clear "$DEPS/venv"
     "$DEPS/venv/bin/pip" install --quiet --disable-pip-version-check "$REDIS_PY"
+}
+
+need_node() {
+    [ -d "$DEPS/node/node_modules/redis" ] && return
+    command -v npm >/dev/null || apt_install nodejs npm
+    say "making $DEPS/node with Node's redis client"
+    mkdir -p "$DEPS/node"
+    echo '{ "private": true }' >"$DEPS/node/package.json"
+    npm install --prefix "$DEPS/node" --no-fund --no-audit --loglevel error "$REDIS_JS"
+}
+
+# Unpacked only: installed as a package it would start by itself.
+need_redis_exporter() {
+    [ -x "$DEPS/bin/redis_exporter" ] && return
+    command -v apt-get >/dev/null || fail "redis_exporter is missing: put it into $DEPS/bin"
+    local home=$DEPS/redis-exporter
+    say "fetching redis_exporter"
+    rm -rf "$home"
+    mkdir -p "$home" "$DEPS/bin"
+    (cd "$home" && apt-get -q download prometheus-redis-exporter) ||
+        { as_root apt-get -q update && (cd "$home" && apt-get -q download prometheus-redis-exporter); } ||
+        fail "Debian's prometheus-redis-exporter could not be fetched"
+    dpkg-deb -x "$home"/*.deb "$home"
+    cp "$home/usr/bin/prometheus-redis-exporter" "$DEPS/bin/redis_exporter"
+    rm -rf "$home"
 }
 
 need_minio() {
@@ -127,6 +153,8 @@ case "${1:-}" in
         need_rust_tools
         need_redis
         need_python
+        need_node
+        need_redis_exporter
         need_valgrind
         need_minio
         ;;
