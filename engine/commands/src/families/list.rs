@@ -279,7 +279,11 @@ impl<'a> PopMany<'a> {
         let side = end(args.get(where_at).ok_or(CommandError::Syntax)?)?;
         let count = match &args[where_at + 1..] {
             [] => 1,
-            [word, count] if is(word, "count") => positive(count, "ERR count should be greater than 0")?,
+            // A count that is none is told before what is too much.
+            [word, count, rest @ ..] if is(word, "count") => {
+                let count = positive(count, "ERR count should be greater than 0")?;
+                if rest.is_empty() { count } else { return Err(CommandError::Syntax) }
+            }
             _ => return Err(CommandError::Syntax),
         };
         Ok(Self { keys: &args[1..where_at], side, count })
@@ -348,6 +352,8 @@ mod tests {
              LMPOP 2 no l LEFT COUNT 2 -> *2 $1 l *2 $1 c $1 b
              LMPOP 1 no LEFT -> *-1
              LMPOP 0 no LEFT -> -ERR numkeys should be greater than 0
+             LMPOP 1 no LEFT COUNT 2 COUNT 3 -> -ERR syntax error
+             LMPOP 1 no LEFT COUNT COUNT 3 -> -ERR count should be greater than 0
              LREM l 0 x -> :1
              LTRIM l 5 9 -> +OK
              EXISTS l -> :0

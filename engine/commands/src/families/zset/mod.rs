@@ -334,7 +334,11 @@ impl<'a> PopMany<'a> {
         };
         let count = match &args[where_at + 1..] {
             [] => 1,
-            [word, count] if is(word, "count") => positive(count, "ERR count should be greater than 0")?,
+            // A count that is none is told before what is too much.
+            [word, count, rest @ ..] if is(word, "count") => {
+                let count = positive(count, "ERR count should be greater than 0")?;
+                if rest.is_empty() { count } else { return Err(CommandError::Syntax) }
+            }
             _ => return Err(CommandError::Syntax),
         };
         Ok(Self { keys: &args[1..where_at], end, count })
@@ -455,6 +459,7 @@ mod tests {
              ZPOPMAX z 1 -> *2 $1 c $3 inf
              ZMPOP 2 no z MAX COUNT 9 -> *2 $1 z *1 *2 $1 d $1 9
              ZMPOP 1 z MIN -> *-1
+             ZMPOP 1 z MIN COUNT COUNT 2 -> -ERR count should be greater than 0
              ZPOPMIN z -> *0
              ZRANDMEMBER z -> $-1
              EXISTS z -> :0",
