@@ -102,13 +102,14 @@ impl Template {
         self.words.split(' ').next().unwrap_or_default()
     }
 
-    /// Whether it may be sent broken, too. What may wait must not be given another time to wait, and without its count some
-    /// commands choose by lot.
+    /// Whether it may be sent broken, too. What may wait must not be given another time to wait, without its count some
+    /// commands choose by lot, and where members are ordered by name no score may be another.
     fn may_be_damaged(&self) -> bool {
         let name = self.name();
         let waits = ["BL", "BR", "BZ"].iter().any(|start| name.starts_with(start));
         self.order == Order::Exact
             && !waits
+            && !self.words.contains(" e ")
             && !["SPOP", "SRANDMEMBER", "HRANDFIELD", "ZRANDMEMBER"].contains(&name)
     }
 }
