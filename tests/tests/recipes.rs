@@ -58,4 +58,4 @@ macro_rules! recipes {
     };
 }
 
-recipes! { pipelines leaderboard sessions }
+recipes! { pipelines leaderboard sessions streams }
