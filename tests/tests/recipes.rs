@@ -58,4 +58,4 @@ macro_rules! recipes {
     };
 }
 
-recipes! { pipelines leaderboard sessions streams locks rate_limiter }
+recipes! { pipelines leaderboard sessions streams locks rate_limiter pub_sub }
