@@ -58,4 +58,4 @@ macro_rules! recipes {
     };
 }
 
-recipes! { pipelines leaderboard sessions streams locks rate_limiter pub_sub }
+recipes! { pipelines leaderboard sessions streams locks rate_limiter pub_sub client_side_caching }
