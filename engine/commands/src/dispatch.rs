@@ -6,6 +6,7 @@ use cairn_keyspace::types::Limits;
 use cairn_keyspace::{KeyHash, Keyspace, Locked};
 use cairn_resp::Reply;
 
+use crate::acl::{self, Place};
 use crate::context::{Context, Data, Lookups};
 use crate::effects::Effects;
 use crate::error::CommandError;
@@ -168,22 +169,25 @@ pub fn decide(
         }
         Some(spec) if !spec.arity.allows(args.len()) => CommandError::WrongArity(Cow::Borrowed(spec.name)),
         Some(spec)
-            if !session.authenticated && !spec.flags.has(Flags::NO_AUTH) && host.password_required() =>
+            if !session.authenticated
+                && !spec.flags.has(Flags::NO_AUTH)
+                && host.acl().authentication_required() =>
         {
             CommandError::other("NOAUTH Authentication required.")
         }
-        Some(spec) => match &mut session.transaction {
-            None if spec.ends_watches() => {
+        Some(spec) if session.transaction.is_some() && spec.flags.has(Flags::NO_MULTI) => {
+            CommandError::other("ERR Command not allowed inside a transaction")
+        }
+        Some(spec) => match (acl::permit(session, host, spec, args, Place::Top), &mut session.transaction) {
+            (Err(refusal), _) => refusal,
+            (Ok(()), None) if spec.ends_watches() => {
                 return Decision::Run(spec, LockPlan::of_session(session, keyspace));
             }
-            None => return Decision::Run(spec, route.plan(spec, args, keyspace)),
-            Some(_) if spec.runs_at_once() => {
+            (Ok(()), None) => return Decision::Run(spec, route.plan(spec, args, keyspace)),
+            (Ok(()), Some(_)) if spec.runs_at_once() => {
                 return Decision::Run(spec, LockPlan::of_session(session, keyspace));
             }
-            Some(_) if spec.flags.has(Flags::NO_MULTI) => {
-                CommandError::other("ERR Command not allowed inside a transaction")
-            }
-            Some(transaction) => {
+            (Ok(()), Some(transaction)) => {
                 transaction.queue.push(args.iter().map(|arg| arg.to_vec()).collect());
                 reply.simple("QUEUED");
                 return Decision::Replied;
@@ -348,8 +352,11 @@ impl Context<'_, '_> {
         self.reply.array(transaction.queue.len());
         for args in &transaction.queue {
             let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
-            if let Some(spec) = resolve(&args) {
-                self.run(spec, &args);
+            let Some(spec) = resolve(&args) else { continue };
+            // What a user may do can have changed since the command was queued.
+            match acl::permit(self.session, self.host, spec, &args, Place::Exec) {
+                Ok(()) => self.run(spec, &args),
+                Err(refusal) => self.reply.error(&refusal.to_string()),
             }
         }
         self.in_transaction = false;

@@ -1,7 +1,10 @@
 //! What commands ask of the process around the keyspace.
 
+use std::sync::LazyLock;
+
 use cairn_keyspace::Locked;
 
+use crate::acl::Acl;
 use crate::observed::Observed;
 
 /// What commands that need a process answer where there is none.
@@ -9,15 +12,20 @@ const NO_PROCESS: &str = "ERR there is no server around this engine";
 
 /// The engine and the process around it, as commands see them. Nothing here blocks: long work is a [`Job`].
 ///
-/// What is not overridden answers for a process that has no clients, no configuration and no password.
+/// What is not overridden answers for a process that has no clients, no configuration and no users.
 pub trait Host {
-    /// Whether clients have to authenticate.
-    fn password_required(&self) -> bool {
-        false
+    /// The users, and what they may do.
+    fn acl(&self) -> &Acl {
+        static OPEN: LazyLock<Acl> = LazyLock::new(Acl::default);
+        &OPEN
     }
-    /// Whether this is the password of this user; compares in constant time.
-    fn check_password(&self, _user: &[u8], _password: &[u8]) -> bool {
-        false
+    /// Takes the users from their file: those whose clients have to go, or the error; `None` where there is no file.
+    fn load_users(&self) -> Option<Result<Vec<Vec<u8>>, String>> {
+        None
+    }
+    /// Writes the users to their file; an error is in the log. `None` where there is no file.
+    fn save_users(&self) -> Option<Result<(), ()>> {
+        None
     }
     /// The directives that match one of the glob patterns, with their values as CONFIG GET shows them.
     fn config_get(&self, _patterns: &[&[u8]]) -> Vec<(String, String)> {
@@ -57,6 +65,12 @@ pub trait Host {
     fn kill_clients(&self, _filter: &ClientFilter) -> usize {
         0
     }
+    /// Ends the connections of a user, but for that of client `except`.
+    fn disconnect_user(&self, _user: &[u8], _except: u64) {}
+    /// Ends the connections of a user that listen to something they may not: `may` says so of channels, and of patterns.
+    fn disconnect_subscribers(&self, _user: &[u8], _may: &dyn Fn(&[u8], bool) -> bool) {}
+    /// Tells the process which user a client is now.
+    fn client_authenticated(&self, _id: u64, _user: &[u8]) {}
     /// Tells the process about a new name of a client.
     fn client_named(&self, _id: u64, _name: &[u8]) {}
     /// Wakes a client that waits for a key, for replicas or for the journal: as if its time were over, or with an error.

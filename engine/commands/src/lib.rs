@@ -8,6 +8,7 @@
 //!
 //! It knows the keyspace and the shape of replies. It must never know sockets, files or the journal.
 
+pub mod acl;
 pub mod args;
 mod context;
 mod dispatch;

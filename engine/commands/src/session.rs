@@ -1,6 +1,10 @@
 //! What the server remembers of one client between its commands.
 
+use std::sync::Arc;
+
 use cairn_resp::Protocol;
+
+use crate::acl::User;
 
 /// One client's state.
 pub struct Session {
@@ -16,6 +20,8 @@ pub struct Session {
     pub protocol: Protocol,
     /// Whether commands other than AUTH, HELLO, QUIT and RESET are allowed.
     pub authenticated: bool,
+    /// Who it is; `None` for who may do everything and is nobody: a replay, a test.
+    pub user: Option<Arc<User>>,
     /// The transaction that MULTI opened.
     pub transaction: Option<Transaction>,
     /// Keys that WATCH named, each with the version it had.
@@ -54,6 +60,7 @@ impl Session {
             db: 0,
             protocol: Protocol::Resp2,
             authenticated,
+            user: None,
             transaction: None,
             watches: Vec::new(),
             closing: false,

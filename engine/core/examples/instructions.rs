@@ -49,7 +49,7 @@ impl Work {
             ..Options::new(dir)
         };
         let engine = Engine::open(options).unwrap_or_else(|error| panic!("{error}"));
-        let session = engine.session(&Embedded);
+        let session = engine.session();
         Self { engine, session, reply: Vec::new(), random: 1 }
     }
 

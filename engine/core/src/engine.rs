@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cairn_commands::acl::Acl;
 use cairn_commands::observed::Observed;
 use cairn_commands::{
     CommandSpec, Decision, Effects, Flags, Job, LockPlan, Lookups, Reply, Route, Session, Tools, decide,
@@ -43,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) recovery: Recovery,
     pub(crate) mending: Mending,
     pub(crate) waiters: Waiters,
+    /// Who may do what.
+    pub(crate) acl: Acl,
     next_session: AtomicU64,
     expire_from: AtomicU64,
     /// The lock on the directory, for as long as the engine lives.
@@ -217,16 +220,26 @@ impl Engine {
             statistics: Statistics::default(),
             observed: Observed::default(),
             recovery: opened.recovery,
+            acl: Acl::default(),
             next_session: AtomicU64::new(1),
             expire_from: AtomicU64::new(0),
             _lock: opened.lock,
         })))
     }
 
-    /// A new client of this engine.
+    /// A new client of this engine: the default user.
     #[must_use]
-    pub fn session(&self, process: &dyn Process) -> Session {
-        Session::new(self.0.next_session.fetch_add(1, Ordering::Relaxed), !process.password_required())
+    pub fn session(&self) -> Session {
+        let id = self.0.next_session.fetch_add(1, Ordering::Relaxed);
+        let mut session = Session::new(id, !self.0.acl.authentication_required());
+        session.user = Some(self.0.acl.default_user());
+        session
+    }
+
+    /// The users, and what they may do.
+    #[must_use]
+    pub fn acl(&self) -> &Acl {
+        &self.0.acl
     }
 
     /// Ends a client: what it watched is forgotten.

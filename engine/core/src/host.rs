@@ -1,5 +1,6 @@
 //! What commands ask of the engine and the process, answered.
 
+use cairn_commands::acl::Acl;
 use cairn_commands::observed::Observed;
 use cairn_commands::{ClientFilter, Host, SnapshotReason};
 use cairn_keyspace::Locked;
@@ -24,11 +25,23 @@ impl Host for EngineAlone<'_> {
 }
 
 impl Host for EngineHost<'_> {
-    fn password_required(&self) -> bool {
-        self.process.password_required()
+    fn acl(&self) -> &Acl {
+        &self.engine.acl
     }
-    fn check_password(&self, user: &[u8], password: &[u8]) -> bool {
-        self.process.check_password(user, password)
+    fn load_users(&self) -> Option<Result<Vec<Vec<u8>>, String>> {
+        self.process.load_users()
+    }
+    fn save_users(&self) -> Option<Result<(), ()>> {
+        self.process.save_users()
+    }
+    fn disconnect_user(&self, user: &[u8], except: u64) {
+        self.process.disconnect_user(user, except);
+    }
+    fn disconnect_subscribers(&self, user: &[u8], may: &dyn Fn(&[u8], bool) -> bool) {
+        self.process.disconnect_subscribers(user, may);
+    }
+    fn client_authenticated(&self, id: u64, user: &[u8]) {
+        self.process.client_authenticated(id, user);
     }
     fn config_get(&self, patterns: &[&[u8]]) -> Vec<(String, String)> {
         self.process.config_get(patterns)
@@ -46,6 +59,7 @@ impl Host for EngineHost<'_> {
         self.engine.statistics.reset();
         self.engine.observed.usage.reset();
         self.engine.observed.errors.reset();
+        self.engine.acl.reset_denied();
         self.process.reset_statistics();
     }
     fn info(&self, sections: &[&str], keyspace: &Locked<'_>) -> String {

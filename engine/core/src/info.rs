@@ -136,6 +136,9 @@ fn stats(inner: &Inner, text: &mut String) {
     line(text, format_args!("latest_fork_usec:{}", snapshots.fork_micros));
     line(text, format_args!("total_forks:{}", snapshots.forks_total));
     line(text, format_args!("total_error_replies:{}", inner.observed.errors.total()));
+    for (name, count) in inner.acl.denied() {
+        line(text, format_args!("{name}:{count}"));
+    }
 }
 
 fn replication(inner: &Inner, text: &mut String) {

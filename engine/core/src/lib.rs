@@ -6,7 +6,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
 //! let engine = Engine::open(Options::new(dir.path()))?;
-//! let mut session = engine.session(&Embedded);
+//! let mut session = engine.session();
 //! let mut out = Vec::new();
 //!
 //! let request: [&[u8]; 3] = [b"SET", b"greeting", b"hello"];
@@ -47,6 +47,7 @@ mod recovery;
 mod snapshots;
 
 pub use blocked::{Blocked, Unblocked};
+pub use cairn_commands::acl::{Acl, UserLine, UserLineError};
 pub use cairn_commands::observed;
 pub use cairn_commands::{ClientFilter, Command, Flags, Job, Protocol, Reply, Route, Session, glob_matches};
 pub use cairn_format::Lsn;

@@ -6,15 +6,16 @@ use cairn_commands::ClientFilter;
 const NO_SERVER: &str = "ERR this engine is embedded: there is no server around it";
 
 /// The process around the engine: its configuration, its clients, its figures. The server implements all of it; what is
-/// not overridden answers for a process without clients, configuration and password, as [`Embedded`] is.
+/// not overridden answers for a process without clients and configuration, as [`Embedded`] is.
 pub trait Process: Send + Sync {
-    /// Whether clients have to authenticate.
-    fn password_required(&self) -> bool {
-        false
+    /// Takes the users from their file, by [`crate::Engine::acl`]: those whose clients have to go, or the error; `None`
+    /// where there is no file.
+    fn load_users(&self) -> Option<Result<Vec<Vec<u8>>, String>> {
+        None
     }
-    /// Whether this is the password of this user; compares in constant time.
-    fn check_password(&self, _user: &[u8], _password: &[u8]) -> bool {
-        false
+    /// Writes the users to their file; an error is in the log. `None` where there is no file.
+    fn save_users(&self) -> Option<Result<(), ()>> {
+        None
     }
     /// The directives that match one of the glob patterns, with their values as CONFIG GET shows them.
     fn config_get(&self, _patterns: &[&[u8]]) -> Vec<(String, String)> {
@@ -46,6 +47,12 @@ pub trait Process: Send + Sync {
     fn kill_clients(&self, _filter: &ClientFilter) -> usize {
         0
     }
+    /// Ends the connections of a user, but for that of client `except`.
+    fn disconnect_user(&self, _user: &[u8], _except: u64) {}
+    /// Ends the connections of a user that listen to something they may not: `may` says so of channels, and of patterns.
+    fn disconnect_subscribers(&self, _user: &[u8], _may: &dyn Fn(&[u8], bool) -> bool) {}
+    /// A client is another user now.
+    fn client_authenticated(&self, _id: u64, _user: &[u8]) {}
     /// A client has another name now.
     fn client_named(&self, _id: u64, _name: &[u8]) {}
     /// Whether DEBUG may run for this client. Who embeds the engine may do as they like.

@@ -25,6 +25,7 @@ pub(crate) struct Client {
     pub(crate) speaks_resp3: AtomicBool,
     pub(crate) is_in_transaction: AtomicBool,
     name: Mutex<Vec<u8>>,
+    user: Mutex<Vec<u8>>,
     /// Ends behind the replies it is writing.
     pub(crate) is_doomed: AtomicBool,
     /// Is running commands or waiting to reply to them.
@@ -49,6 +50,7 @@ pub(crate) struct Filter<'a> {
     pub(crate) id: Option<u64>,
     pub(crate) address: Option<&'a str>,
     pub(crate) local_address: Option<&'a str>,
+    pub(crate) user: Option<&'a [u8]>,
     /// This one not.
     pub(crate) except: Option<u64>,
 }
@@ -58,6 +60,7 @@ impl Filter<'_> {
         self.id.is_none_or(|id| id == client.id)
             && self.address.is_none_or(|address| address == client.address)
             && self.local_address.is_none_or(|address| address == client.local_address)
+            && self.user.is_none_or(|user| user == *client.user.lock())
             && self.except != Some(client.id)
     }
 }
@@ -83,6 +86,7 @@ impl Client {
             speaks_resp3: AtomicBool::new(false),
             is_in_transaction: AtomicBool::new(false),
             name: Mutex::new(Vec::new()),
+            user: Mutex::new(b"default".to_vec()),
             is_doomed: AtomicBool::new(false),
             is_busy: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
@@ -126,7 +130,7 @@ impl Client {
     fn line(&self, now: u64, out: &mut String) {
         let _ = writeln!(
             out,
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} user=default \
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} user={} \
              redir=-1 resp={}",
             self.id,
             self.address,
@@ -138,6 +142,7 @@ impl Client {
             self.flags(),
             self.db.load(Relaxed),
             if self.is_in_transaction.load(Relaxed) { 0 } else { -1 },
+            String::from_utf8_lossy(&self.user.lock()),
             if self.speaks_resp3.load(Relaxed) { 3 } else { 2 },
         );
     }
@@ -178,6 +183,12 @@ impl Clients {
     pub(crate) fn rename(&self, id: u64, name: &[u8]) {
         if let Some(client) = self.get(id) {
             name.clone_into(&mut client.name.lock());
+        }
+    }
+
+    pub(crate) fn set_user(&self, id: u64, user: &[u8]) {
+        if let Some(client) = self.get(id) {
+            user.clone_into(&mut client.user.lock());
         }
     }
 

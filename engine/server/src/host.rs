@@ -5,22 +5,30 @@ use crate::clients::Filter;
 use crate::config::{DebugCommand, Fsync, Settings};
 use crate::info;
 use crate::server::Server;
+use crate::users;
 use cairn_engine::observed::Observed;
 use cairn_engine::{AutoRewrite, ClientFilter, Limits, Options, Process, SavePoint};
 use cairn_seal::Keyring;
 use std::sync::Arc;
-use subtle::ConstantTimeEq;
 
 impl Process for Server {
-    fn password_required(&self) -> bool {
-        !self.config.read().requirepass.is_empty()
+    fn load_users(&self) -> Option<Result<Vec<Vec<u8>>, String>> {
+        users::load(self.engine.acl(), &self.config.read())
     }
 
-    fn check_password(&self, user: &[u8], password: &[u8]) -> bool {
-        let config = self.config.read();
-        // Without a password the one user there is lets everybody in, as in Redis.
-        user == b"default"
-            && (config.requirepass.is_empty() || bool::from(config.requirepass.as_bytes().ct_eq(password)))
+    fn save_users(&self) -> Option<Result<(), ()>> {
+        let file = users::file(&self.config.read())?;
+        Some(users::save(self.engine.acl(), &file).map_err(|error| {
+            tracing::error!(file = %file.display(), %error, "the users could not be saved");
+        }))
+    }
+
+    fn disconnect_user(&self, user: &[u8], except: u64) {
+        self.clients.disconnect(&Filter { user: Some(user), except: Some(except), ..Filter::default() });
+    }
+
+    fn client_authenticated(&self, id: u64, user: &[u8]) {
+        self.clients.set_user(id, user);
     }
 
     fn config_get(&self, patterns: &[&[u8]]) -> Vec<(String, String)> {
@@ -31,6 +39,9 @@ impl Process for Server {
         let mut config = self.config.write();
         let changed = config.with(pairs)?;
         self.apply(&changed);
+        if changed.requirepass != config.requirepass {
+            self.engine.acl().set_default_password(changed.requirepass.as_bytes());
+        }
         *config = changed;
         Ok(())
     }
@@ -39,7 +50,8 @@ impl Process for Server {
         let Some(path) = &self.config_file else {
             return Err("ERR The server is running without a config file".into());
         };
-        crate::config::rewrite(path, &self.config.read())
+        let config = self.config.read();
+        crate::config::rewrite(path, &config, &users::lines_to_keep(self.engine.acl(), &config))
             .map_err(|error| format!("ERR Rewriting config file: {error}"))
     }
 
@@ -61,6 +73,7 @@ impl Process for Server {
             address: filter.address.as_deref(),
             local_address: filter.local_address.as_deref(),
             except: filter.except,
+            user: None,
         })
     }
 

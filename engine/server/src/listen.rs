@@ -203,7 +203,7 @@ fn welcome<S: connection::Stream>(
     let turned_away = {
         let config = server.config.read();
         let full = server.clients.count() >= usize::try_from(config.maxclients).unwrap_or(usize::MAX);
-        let exposed = config.protected_mode && config.requirepass.is_empty() && !is_local;
+        let exposed = config.protected_mode && server.engine.acl().is_open() && !is_local;
         if full { Some(FULL) } else { exposed.then_some(PROTECTED) }
     };
     if let Some(why) = turned_away {
@@ -212,7 +212,7 @@ fn welcome<S: connection::Stream>(
         return;
     }
     server.stats.connections_received_total.fetch_add(1, Relaxed);
-    let session = server.engine.session(&**server);
+    let session = server.engine.session();
     let client = Client::new(session.id, address, local_address, fd, is_local, server.uptime_seconds());
     let client = Arc::new(client);
     server.clients.add(&client);

@@ -20,6 +20,7 @@ mod server;
 mod signals;
 mod stats;
 mod sys;
+mod users;
 
 use cairn_engine::{Engine, Job};
 use cairn_resp::Protocol;
@@ -114,6 +115,7 @@ fn start(
     let is_encrypted = keyring.is_some();
     let engine = Engine::open(host::options(&settings, keyring))
         .map_err(|error| Failure::new(u8::try_from(error.exit_code()).unwrap_or(1), error))?;
+    users::begin(engine.acl(), &settings).map_err(|error| Failure::new(2, error))?;
     let kick = engine.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.worker_threads())

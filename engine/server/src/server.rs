@@ -5,6 +5,7 @@ use crate::config::Settings;
 use crate::host;
 use crate::log::LevelHandle;
 use crate::stats::Stats;
+use crate::users;
 use cairn_engine::{Engine, Job, JobDone};
 use cairn_resp::{Protocol, Reply};
 use parking_lot::{Mutex, RwLock};
@@ -94,6 +95,7 @@ impl Server {
     /// Lets settings that CONFIG SET changed take effect; those read where they are used need nothing.
     pub(crate) fn apply(&self, settings: &Settings) {
         self.hot.set(settings);
+        users::apply(self.engine.acl(), settings);
         self.log_level.set(settings.loglevel);
         self.engine.set_fsync(host::fsync(settings));
         self.engine.set_limits(host::limits(settings));

@@ -2,9 +2,11 @@
 
 use cairn_resp::Protocol;
 
+use super::acl::{authenticate, become_default};
 use super::generic::database;
 use super::help;
 use super::transactions::end_watches;
+use crate::acl::DEFAULT;
 use crate::args::{integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
@@ -59,25 +61,15 @@ fn select(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     Ok(())
 }
 
-const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
-
-fn authenticate(ctx: &mut Context<'_, '_>, user: &[u8], password: &[u8]) -> CommandResult {
-    if !ctx.host.check_password(user, password) {
-        return Err(CommandError::other(WRONG_PASSWORD));
-    }
-    ctx.session.authenticated = true;
-    Ok(())
-}
-
 fn auth(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     match args {
-        [_, _] if !ctx.host.password_required() => {
+        [_, _] if ctx.host.acl().is_open() => {
             return Err(CommandError::other(
                 "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
             ));
         }
-        [_, password] => authenticate(ctx, b"default", password)?,
-        [_, user, password] => authenticate(ctx, user, password)?,
+        [command, password] => authenticate(ctx, command, DEFAULT, password)?,
+        [command, user, password] => authenticate(ctx, command, user, password)?,
         _ => return Err(CommandError::Syntax),
     }
     ctx.reply.ok();
@@ -115,9 +107,9 @@ fn hello(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         }
     }
     if let Some((user, password)) = credentials {
-        authenticate(ctx, user, password)?;
+        authenticate(ctx, args[0], user, password)?;
     }
-    if !ctx.session.authenticated && ctx.host.password_required() {
+    if !ctx.session.authenticated && ctx.host.acl().authentication_required() {
         return Err(CommandError::other(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
         ));
@@ -162,7 +154,7 @@ fn reset(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
     ctx.session.db = 0;
     ctx.data.db = 0;
     ctx.session.name.clear();
-    ctx.session.authenticated = !ctx.host.password_required();
+    become_default(ctx);
     ctx.session.protocol = Protocol::Resp2;
     ctx.reply.set_protocol(Protocol::Resp2);
     ctx.reply.simple("RESET");

@@ -1,5 +1,6 @@
 //! The families of commands: a file each, its rows on top.
 
+mod acl;
 mod bitmap;
 mod command;
 mod compare;
@@ -47,6 +48,7 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     latency::COMMANDS,
     command::COMMANDS,
     wait::COMMANDS,
+    acl::COMMANDS,
 ];
 
 /// Subcommands that are as their group is, but for name and arity; those with more to say are rows.

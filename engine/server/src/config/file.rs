@@ -2,6 +2,7 @@
 
 use super::value::Kind;
 use super::{ConfigError, Place, Settings, table};
+use cairn_engine::UserLine;
 use std::path::{Path, PathBuf};
 
 /// How deep files may include each other.
@@ -83,6 +84,9 @@ impl Loader {
 
     fn directive(&mut self, name: &str, values: &[String], place: Place) -> Result<(), ConfigError> {
         let name = name.to_ascii_lowercase();
+        if name == "user" {
+            return self.user(values, place);
+        }
         let Some(directive) = table::find(&name) else {
             let why = table::why_refused(&name).into();
             return Err(ConfigError::Directive { place, directive: name, why });
@@ -107,6 +111,18 @@ impl Loader {
         Ok(())
     }
 
+    /// A user's rules are looked at when all of the configuration is known, on which they depend.
+    fn user(&mut self, values: &[String], place: Place) -> Result<(), ConfigError> {
+        let words = values.iter().flat_map(|value| value.split(' ')).filter(|word| !word.is_empty());
+        let mut words = words.map(|word| word.as_bytes().to_vec());
+        let Some(name) = words.next() else {
+            let why = "wrong number of arguments".into();
+            return Err(ConfigError::Directive { place, directive: "user".into(), why });
+        };
+        self.settings.users.push((place, UserLine { name, rules: words.collect() }));
+        Ok(())
+    }
+
     /// What no row can see alone.
     fn check(&self) -> Result<(), ConfigError> {
         let s = &self.settings;
@@ -119,6 +135,10 @@ impl Loader {
                 "encryption-key-command",
                 "encryption-key-file is set too; the keyring has one source",
             );
+        }
+        if let (false, Some((place, _))) = (s.aclfile.is_empty(), s.users.first()) {
+            let why = "aclfile is set too; users come from one place".into();
+            return Err(ConfigError::Directive { place: place.clone(), directive: "user".into(), why });
         }
         if s.port == 0 && s.unixsocket.is_empty() {
             return refuse("port", "0 means no TCP, and no unixsocket is set: no client could connect");

@@ -11,9 +11,9 @@ mod value;
 
 pub(crate) use file::load;
 pub(crate) use rewrite::rewrite;
-pub(crate) use value::{DebugCommand, Fsync, LogFormat, LogLevel};
+pub(crate) use value::{DebugCommand, Fsync, LogFormat, LogLevel, PubsubDefault};
 
-use cairn_engine::glob_matches;
+use cairn_engine::{UserLine, glob_matches};
 use std::path::PathBuf;
 use table::{Directive, When};
 
@@ -42,6 +42,11 @@ pub(crate) struct Settings {
     pub(crate) auto_rewrite_min_bytes: u64,
     pub(crate) journal_segment_bytes: u64,
     pub(crate) requirepass: String,
+    pub(crate) aclfile: String,
+    pub(crate) acl_pubsub_default: PubsubDefault,
+    pub(crate) acl_log_length: i64,
+    /// The `user` lines, with where they stand.
+    pub(crate) users: Vec<(Place, UserLine)>,
     pub(crate) maxclients: i64,
     pub(crate) max_bulk_bytes: u64,
     pub(crate) query_buffer_bytes: u64,

@@ -7,10 +7,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Rewrites the file so that a start from it gives `settings`: lines of directives that differ are replaced where they
-/// stand, others keep their place, comments stay, and what is missing comes at the end.
-pub(crate) fn rewrite(path: &Path, settings: &Settings) -> io::Result<()> {
+/// stand, others keep their place, comments stay, and what is missing comes at the end, then the `users`, a line each.
+pub(crate) fn rewrite(path: &Path, settings: &Settings, users: &[String]) -> io::Result<()> {
     let old = fs::read_to_string(path)?;
-    let new = rewritten(&old, settings);
+    let new = rewritten(&old, settings, users);
     // Whole or not at all: a crash leaves one file or the other. It may hold a password, so it keeps its permissions.
     let mode = fs::metadata(path)?.mode() & 0o777;
     let temporary = path.with_extension("tmp");
@@ -24,13 +24,16 @@ pub(crate) fn rewrite(path: &Path, settings: &Settings) -> io::Result<()> {
     }
 }
 
-fn rewritten(old: &str, settings: &Settings) -> String {
+fn rewritten(old: &str, settings: &Settings, users: &[String]) -> String {
     let defaults = Settings::defaults();
     let mut wanted = settings.lines_differing_from(&defaults);
     let mut lines: Vec<String> = Vec::new();
     let mut written: Vec<&str> = Vec::new();
     for line in old.lines() {
         let name = line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+        if name == "user" {
+            continue;
+        }
         let Some(directive) = table::find(&name) else {
             lines.push(line.to_owned());
             continue;
@@ -46,6 +49,7 @@ fn rewritten(old: &str, settings: &Settings) -> String {
         }
     }
     lines.extend(wanted.into_iter().map(|(_, line)| line));
+    lines.extend_from_slice(users);
     lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
 }
 
@@ -64,7 +68,7 @@ mod tests {
         let load = || super::super::load(&[path.to_str().unwrap().to_owned()]).unwrap().0;
         let changed =
             load().with(&[(b"timeout", b"0"), (b"requirepass", b"a 'b\\"), (b"save", b"9 9 8 8")]).unwrap();
-        rewrite(&path, &changed).unwrap();
+        rewrite(&path, &changed, &[]).unwrap();
         let everything: &[&[u8]] = &[b"*"];
         assert_eq!(load().matching(everything), changed.matching(everything));
         let text = fs::read_to_string(&path).unwrap();

@@ -2,7 +2,7 @@
 
 use super::Settings;
 use super::foreign::FOREIGN;
-use super::value::{DebugCommand, Field, Fsync, Kind, LogFormat, LogLevel};
+use super::value::{DebugCommand, Field, Fsync, Kind, LogFormat, LogLevel, PubsubDefault};
 
 /// When a directive may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,9 @@ static DIRECTIVES: &[Directive] = &[
     row("unixsocketperm", Mode(field!(unixsocketperm)), "0", Start),
     row("maxclients", Integer(field!(maxclients), 1..=INT_MAX), "10000", Always),
     row("requirepass", Text(field!(requirepass)), "", Always),
+    row("aclfile", Text(field!(aclfile)), "", Start),
+    row("acl-pubsub-default", choice!(acl_pubsub_default, PubsubDefault), "resetchannels", Always),
+    row("acllog-max-len", Integer(field!(acl_log_length), 0..=INT_MAX), "128", Always),
     row("proto-max-bulk-len", Bytes(field!(max_bulk_bytes), MIB..=KEY_BYTES_MAX), "512mb", Always),
     row("client-query-buffer-limit", Bytes(field!(query_buffer_bytes), MIB..=BYTES_MAX), "1gb", Always),
     row("enable-debug-command", choice!(enable_debug_command, DebugCommand), "no", Start),
@@ -139,7 +142,6 @@ static DIRECTIVES: &[Directive] = &[
 
 /// Directives that are known, from Redis or from the plans of Cairn, but do nothing yet.
 const NOT_PROVIDED: &[&str] = &[
-    "aclfile",
     "backup-interval",
     "backup-max-lag",
     "backup-on-failure",
@@ -154,7 +156,6 @@ const NOT_PROVIDED: &[&str] = &[
     "seed-from",
     "seed-time",
     "snapshot-cow-limit",
-    "user",
 ];
 
 #[cfg(test)]

@@ -233,6 +233,8 @@ choices! {
     LogFormat { #[default] Text = "text", Json = "json" }
     /// `enable-debug-command`.
     DebugCommand { #[default] No = "no", Yes = "yes", Local = "local" }
+    /// `acl-pubsub-default`.
+    PubsubDefault { All = "allchannels", #[default] None = "resetchannels" }
 }
 
 #[cfg(test)]
