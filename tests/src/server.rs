@@ -32,6 +32,7 @@ pub struct Setup {
     dir: PathBuf,
     log: PathBuf,
     program: Option<PathBuf>,
+    config: Option<PathBuf>,
     directives: Vec<(String, String)>,
     env: BTreeMap<String, String>,
 }
@@ -74,8 +75,8 @@ impl Setup {
 
     fn new(kind: Kind, dir: &Path) -> Self {
         let log = dir.with_extension("log");
-        let (dir, program) = (dir.to_owned(), None);
-        let setup = Self { kind, dir, log, program, directives: Vec::new(), env: BTreeMap::new() };
+        let (dir, program, config) = (dir.to_owned(), None, None);
+        let setup = Self { kind, dir, log, program, config, directives: Vec::new(), env: BTreeMap::new() };
         setup.with("save", "").with("enable-debug-command", "yes")
     }
 
@@ -101,6 +102,11 @@ impl Setup {
         self.log = dir.with_extension("log");
         dir.clone_into(&mut self.dir);
         self
+    }
+
+    /// A configuration file, read before the directives.
+    pub fn config(self, path: &Path) -> Self {
+        Self { config: Some(path.to_owned()), ..self }
     }
 
     /// A directive; it takes the place of an earlier one of that name.
@@ -154,6 +160,7 @@ impl Setup {
             Kind::Redis => self.program.clone().unwrap_or_else(|| programs::system("redis-server")),
         };
         let mut command = Command::new(program);
+        command.args(&self.config);
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]).arg("--dir").arg(&self.dir);
         for (name, value) in &self.directives {
             command.arg(format!("--{name}")).arg(value);

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Acl;
 use super::selector::has_spaces;
 use super::user::{RuleError, Rules};
+use super::{Acl, DEFAULT};
 
 /// A `user` line of the configuration: the name and the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,9 @@ impl UserLine {
         }
         let words: Vec<&[u8]> = self.rules.iter().map(Vec::as_slice).collect();
         let words = merge_selectors(&words).map_err(|_| UserLineError::Parenthesis)?;
-        let mut rules = Rules::new(all_channels);
+        // The default user was there already, and begins anew.
+        let is_there = self.name == DEFAULT;
+        let mut rules = if is_there { Rules::reset(all_channels) } else { Rules::new(all_channels) };
         for (at, word) in words.iter().enumerate() {
             rules.apply(word, all_channels).map_err(|error| UserLineError::Rule { number: at + 1, error })?;
         }

@@ -85,6 +85,11 @@ impl Rules {
         }
     }
 
+    /// What a user is after `reset`.
+    pub(super) fn reset(all_channels: bool) -> Self {
+        Self { sanitize_payload: Some(true), ..Self::new(all_channels) }
+    }
+
     /// A user that needs no password and may do everything.
     pub(super) fn of_default_user() -> Self {
         Self { enabled: true, no_password: true, root: Selector::everything(), ..Self::new(true) }
@@ -107,7 +112,7 @@ impl Rules {
                 self.passwords.clear();
             }
             b"clearselectors" => self.selectors.clear(),
-            b"reset" => *self = Self { sanitize_payload: Some(true), ..Self::new(all_channels) },
+            b"reset" => *self = Self::reset(all_channels),
             _ => return self.apply_other(rule, all_channels),
         }
         Ok(())

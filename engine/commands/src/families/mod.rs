@@ -58,6 +58,19 @@ pub(crate) const GROUPS: &[(&str, &[Subcommand])] = &[];
 mod tests {
     use std::collections::BTreeSet;
 
+    use crate::keys::{Begin, Find, Keys};
+
+    /// What cannot be said by a specification would be neither locked nor checked.
+    #[test]
+    fn keys_at_unknown_places_have_something_that_finds_them() {
+        for row in super::TABLES.iter().copied().flatten() {
+            let mut unknown = false;
+            row.keys.each_spec(|spec| unknown |= spec.begin == Begin::Unknown || spec.find == Find::Unknown);
+            let is_found = matches!(row.keys, Keys::Specs { finder: Some(_), .. });
+            assert!(is_found || !unknown, "{}", row.name);
+        }
+    }
+
     #[test]
     fn each_name_stands_once_and_in_lower_case() {
         let mut seen = BTreeSet::new();

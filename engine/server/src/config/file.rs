@@ -113,8 +113,7 @@ impl Loader {
 
     /// A user's rules are looked at when all of the configuration is known, on which they depend.
     fn user(&mut self, values: &[String], place: Place) -> Result<(), ConfigError> {
-        let words = values.iter().flat_map(|value| value.split(' ')).filter(|word| !word.is_empty());
-        let mut words = words.map(|word| word.as_bytes().to_vec());
+        let mut words = values.iter().map(|word| word.as_bytes().to_vec());
         let Some(name) = words.next() else {
             let why = "wrong number of arguments".into();
             return Err(ConfigError::Directive { place, directive: "user".into(), why });
