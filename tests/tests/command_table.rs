@@ -324,6 +324,10 @@ fn filters_find_what_redis_finds() {
     assert_eq!(ours, theirs);
 }
 
+/// Requests of which other keys are found, and why.
+const OTHER_KEYS: &[(&str, &str)] =
+    &[("georadius a 0 0 1 m store d storedist e", "the command itself stores in the last destination only")];
+
 /// Requests whose keys are asked for; `_` stands for an argument that is no key.
 const REQUESTS: &str = "
 get a | set a _ | set a _ get | set a _ ex 10 GET | mget a b c | mset a _ b _ | mset a _ b | msetnx a _ | del a b | watch a b
@@ -355,7 +359,8 @@ fn keys_of_requests_are_those_redis_finds() {
         let missing = NOT_YET.iter().any(|listed| names(listed, name)) && !known.contains(name);
         for verb in ["GETKEYS", "GETKEYSANDFLAGS"] {
             let (ours, theirs) = both.ask(&format!("COMMAND {verb} {request}"));
-            if !missing && flags_in_order(&ours) != flags_in_order(&theirs) {
+            let listed = OTHER_KEYS.iter().any(|(listed, _)| *listed == request);
+            if !missing && !listed && flags_in_order(&ours) != flags_in_order(&theirs) {
                 found.push(format!("{verb} {request}\n    Cairn: {ours:?}\n    Redis: {theirs:?}"));
             }
         }
