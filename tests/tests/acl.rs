@@ -522,7 +522,7 @@ fn a_file_of_users_is_loaded_and_saved_as_in_redis() {
 fn wrong_users_are_refused_at_the_start_without_telling_passwords() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let setup = Setup::cairn(&home.path().join("cairn"));
-    let refusal = |setup: &Setup| setup.try_start().err().expect("the server does not start");
+    let refusal = |setup: &Setup| setup.try_start().expect_err("the server does not start");
     let refused = refusal(&configured(setup.clone(), home.path(), "user alice on hunter2"));
     refused.expect(2, &["'user'", "rule 2", "syntax error"]);
     assert!(!refused.log.contains("hunter2"), "{}", refused.log);
