@@ -325,8 +325,10 @@ fn filters_find_what_redis_finds() {
 }
 
 /// Requests of which other keys are found, and why.
-const OTHER_KEYS: &[(&str, &str)] =
-    &[("georadius a 0 0 1 m store d storedist e", "the command itself stores in the last destination only")];
+const OTHER_KEYS: &[(&str, &str)] = &[
+    ("georadius a 0 0 1 m store d storedist e", "the command itself stores in the last destination only"),
+    ("xread streams a b 0", "the command itself refuses streams without an id each"),
+];
 
 /// Requests whose keys are asked for; `_` stands for an argument that is no key.
 const REQUESTS: &str = "
