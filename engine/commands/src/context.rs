@@ -13,6 +13,7 @@ use crate::dispatch::Tools;
 use crate::effects::Effects;
 use crate::error::CommandError;
 use crate::host::{Host, Job};
+use crate::hub::Interest;
 use crate::session::Session;
 use crate::waiting::Wait;
 
@@ -244,7 +245,7 @@ impl<'a, 'k> Data<'a, 'k> {
     fn changed_in(&mut self, db: u16, key: &[u8]) {
         let hash = self.hash(key);
         self.locked.shard_mut(hash).touch(db, key);
-        self.effects.note_change(hash);
+        self.effects.note_change(hash, key);
     }
 
     /// Sets a string; `expire_at_ms` is the key's expiry from now on.
@@ -255,7 +256,7 @@ impl<'a, 'k> Data<'a, 'k> {
         let shard = self.locked.shard_mut(hash);
         shard.database_mut(self.db).set_string(hash.0, key, value, expire_at_ms, |key| keyspace.hash(key).0);
         shard.touch(self.db, key);
-        self.effects.note_change(hash);
+        self.effects.note_change(hash, key);
     }
 
     /// Puts a value in, in place of what was there.
@@ -293,6 +294,7 @@ impl<'a, 'k> Data<'a, 'k> {
     /// Removes every key of a database; returns how many there were. All shards are held.
     pub fn flush(&mut self, db: u16) -> usize {
         let removed = self.locked.flush(db);
+        self.effects.news().flushed();
         self.effects.note_whole(removed as u64);
         removed
     }
@@ -322,6 +324,18 @@ impl<'a, 'k> Data<'a, 'k> {
     /// Says that what has changed is wholly in the effects already written, or in none.
     pub fn no_effect(&mut self) {
         self.effects.suppress();
+    }
+
+    /// Tells those who listen for this class of events what happened to a key of the selected database.
+    #[inline]
+    pub fn notify(&mut self, class: Interest, event: &'static str, key: &[u8]) {
+        self.notify_in(self.db, class, event, key);
+    }
+
+    /// As [`Data::notify`], for a key of any database.
+    #[inline]
+    pub fn notify_in(&mut self, db: u16, class: Interest, event: &'static str, key: &[u8]) {
+        self.effects.news().event(class, event, db, key);
     }
 
     /// Whether the journal is being replayed.

@@ -11,6 +11,8 @@ use crate::context::{Context, Data, Lookups};
 use crate::effects::Effects;
 use crate::error::CommandError;
 use crate::host::{Host, Job};
+use crate::hub::Interest;
+use crate::monitor;
 use crate::session::{Session, Transaction};
 use crate::spec::{CommandSpec, Flags};
 use crate::table::{Command, lookup, resolve};
@@ -47,6 +49,34 @@ impl Route {
     #[must_use]
     pub fn may_change_limits(&self) -> bool {
         self.spec.is_some_and(|spec| spec.flags.has(Flags::ADMIN) || spec.flags.has(Flags::NO_AUTH))
+    }
+
+    /// The command's name, with that of its subcommand.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        self.spec.map(|spec| spec.name)
+    }
+
+    /// Whether what the command replies are messages, which a client gets that wants no replies.
+    #[must_use]
+    pub fn replies_with_messages(&self) -> bool {
+        self.spec.is_some_and(|spec| spec.flags.has(Flags::PUBSUB) && spec.name.ends_with("subscribe"))
+    }
+
+    /// Whether the command waits while clients that write are paused.
+    #[must_use]
+    pub fn may_write(&self, session: &Session) -> bool {
+        let writes = |spec: &CommandSpec| {
+            spec.flags.has(Flags::WRITE)
+                || matches!(spec.name, "publish" | "spublish" | "pfcount" | "eval" | "evalsha" | "fcall")
+        };
+        match (self.spec, &session.transaction) {
+            (Some(spec), Some(transaction)) if spec.name == "exec" => {
+                transaction.queue.iter().any(|args| resolve(args).is_some_and(|spec| writes(spec)))
+            }
+            (Some(spec), _) => writes(spec),
+            (None, _) => false,
+        }
     }
 
     /// The hash of the request's first key.
@@ -175,6 +205,9 @@ pub fn decide(
         {
             CommandError::other("NOAUTH Authentication required.")
         }
+        Some(spec) if session.is_in_subscriber_mode() && !spec.is_for_subscribers() => {
+            not_for_subscribers(spec)
+        }
         Some(spec) if session.transaction.is_some() && spec.flags.has(Flags::NO_MULTI) => {
             CommandError::other("ERR Command not allowed inside a transaction")
         }
@@ -216,6 +249,12 @@ impl CommandSpec {
         matches!(self.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
     }
 
+    /// Commands for clients that wait for messages and speak version 2.
+    fn is_for_subscribers(&self) -> bool {
+        matches!(self.name, "ping" | "quit" | "reset")
+            || (self.flags.has(Flags::PUBSUB) && self.name.ends_with("subscribe"))
+    }
+
     fn ends_watches(&self) -> bool {
         matches!(self.name, "exec" | "discard" | "unwatch" | "reset")
     }
@@ -230,6 +269,14 @@ fn is_http(name: &[u8]) -> bool {
 pub(crate) fn unknown_subcommand(command: &str, word: &[u8]) -> CommandError {
     let command = command.to_uppercase();
     CommandError::other(format!("ERR unknown subcommand '{}'. Try {command} HELP.", shown(word)))
+}
+
+#[cold]
+fn not_for_subscribers(spec: &CommandSpec) -> CommandError {
+    CommandError::other(format!(
+        "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+        spec.name
+    ))
 }
 
 fn unknown(args: &[&[u8]]) -> CommandError {
@@ -288,6 +335,13 @@ pub fn run(
     let data = Data::new(locked, effects, db, tools);
     let mut context = Context { data, reply, session, host, job: None, wait: None, in_transaction: false };
     context.run(spec, args);
+    if let Some(tracking) = &mut context.session.tracking
+        && context.session.transaction.is_none()
+        && !spec.name.starts_with("client|")
+    {
+        // CLIENT CACHING is about one command, or one transaction.
+        tracking.caching = false;
+    }
     Ran { job: context.job, wait: context.wait, lookups: context.data.lookups }
 }
 
@@ -343,6 +397,30 @@ impl Context<'_, '_> {
                 }
                 self.reply.error(&error);
             }
+        }
+        if self.data.effects().news().is_wanted(Interest::MONITOR.and(Interest::TRACKING)) {
+            self.tell_observers(spec, args);
+        }
+    }
+
+    /// Shows the command to those who monitor, and remembers what a client that tracks has read.
+    #[cold]
+    fn tell_observers(&mut self, spec: &CommandSpec, args: &[&[u8]]) {
+        if self.data.effects().news().is_wanted(Interest::MONITOR)
+            && !spec.flags.has(Flags::SKIP_MONITOR)
+            && !spec.flags.has(Flags::ADMIN)
+        {
+            let line = monitor::line(self.data.db, &self.host.client_address(self.session.id), spec, args);
+            self.data.effects().news().line(&line);
+        }
+        if let Some(tracking) = &self.session.tracking
+            && tracking.remembers()
+            && spec.flags.has(Flags::READ)
+            && !spec.flags.has(Flags::PUBSUB)
+        {
+            let mut read = Vec::new();
+            spec.keys.each(args, |at| read.push(args[at]));
+            self.host.hub().remember(&read, self.session.id);
         }
     }
 

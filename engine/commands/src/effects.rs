@@ -5,6 +5,8 @@
 use cairn_keyspace::KeyHash;
 use cairn_resp::push_command;
 
+use crate::hub::{Hub, Interest, News};
+
 /// How many fields one effect removes that expired at once.
 const FIELDS_MAX: usize = 256;
 
@@ -23,9 +25,30 @@ pub struct Effects {
     /// The running command changed something.
     dirty: bool,
     changes: u64,
+    /// What others are told of it.
+    news: News,
 }
 
 impl Effects {
+    /// Says for whom news are collected; to be called under the locks, before the command runs.
+    #[inline]
+    pub fn listen(&mut self, interest: Interest) {
+        self.news.begin(interest);
+    }
+
+    /// Tells the news of what client `origin` did, to be seen once the journal is durable up to `after`.
+    #[inline]
+    pub fn tell(&mut self, hub: &Hub, origin: u64, after: u64) {
+        if !self.news.is_empty() {
+            hub.tell(&mut self.news, origin, after);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn news(&mut self) -> &mut News {
+        &mut self.news
+    }
+
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -52,7 +75,8 @@ impl Effects {
     }
 
     #[inline]
-    pub(crate) fn note_change(&mut self, hash: KeyHash) {
+    pub(crate) fn note_change(&mut self, hash: KeyHash, key: &[u8]) {
+        self.news.changed(key);
         self.dirty = true;
         self.changes += 1;
         self.changed.push(hash);
@@ -66,12 +90,16 @@ impl Effects {
 
     /// Notes a key removed because it expired: an effect beside that of the running command.
     pub(crate) fn note_expired(&mut self, db: u16, hash: KeyHash, key: &[u8]) {
+        self.news.changed(key);
+        self.news.event(Interest::EXPIRED, "expired", db, key);
         self.changed.push(hash);
         self.push(db, &[b"DEL", key]);
     }
 
     /// Notes fields of a hash removed because they expired: effects beside that of the running command.
     pub(crate) fn note_expired_fields(&mut self, db: u16, hash: KeyHash, key: &[u8], fields: &[Vec<u8>]) {
+        self.news.changed(key);
+        self.news.event(Interest::HASH, "hexpired", db, key);
         self.changed.push(hash);
         for fields in fields.chunks(FIELDS_MAX) {
             let mut words: Vec<&[u8]> = vec![b"HDEL", key];

@@ -1,11 +1,13 @@
 //! What commands ask of the process around the keyspace.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use cairn_keyspace::Locked;
 
 use crate::acl::Acl;
+use crate::hub::{Hub, Inbox};
 use crate::observed::Observed;
+use crate::session::Session;
 
 /// What commands that need a process answer where there is none.
 const NO_PROCESS: &str = "ERR there is no server around this engine";
@@ -57,8 +59,13 @@ pub trait Host {
     fn start_snapshot(&self, _why: SnapshotReason) -> Result<&'static str, String> {
         Err(NO_PROCESS.to_owned())
     }
-    /// The connected clients, a line each, as CLIENT LIST shows them; with `only`, just those.
-    fn clients(&self, _only: Option<&[u64]>) -> String {
+    /// Where what a command does reaches other clients.
+    fn hub(&self) -> &Hub {
+        static NOBODY: LazyLock<Hub> = LazyLock::new(Hub::default);
+        &NOBODY
+    }
+    /// The connected clients, a line each, as CLIENT LIST shows them; `asking` is the one who wants to know.
+    fn clients(&self, _filter: &ClientFilter, _asking: &Session) -> String {
         String::new()
     }
     /// Ends connections; returns how many.
@@ -82,6 +89,18 @@ pub trait Host {
     fn is_durable(&self) -> Option<bool> {
         None
     }
+    /// The inbox of another client.
+    fn inbox(&self, _client: u64) -> Option<Arc<Inbox>> {
+        None
+    }
+    /// Where a client is connected from, as MONITOR shows it.
+    fn client_address(&self, _client: u64) -> String {
+        String::new()
+    }
+    /// Lets commands, or those that write, wait for so many milliseconds.
+    fn pause_clients(&self, _milliseconds: u64, _what: Pause) {}
+    /// Lets those who wait go on.
+    fn unpause_clients(&self) {}
     /// Whether DEBUG may run for this client.
     fn debug_allowed(&self, _session: u64) -> bool {
         false
@@ -99,17 +118,45 @@ pub enum SnapshotReason {
     Rewrite,
 }
 
-/// Which clients CLIENT KILL means.
+/// Which clients CLIENT LIST and CLIENT KILL mean: those for whom all that is given holds.
 #[derive(Default, Debug)]
 pub struct ClientFilter {
-    /// By id.
-    pub id: Option<u64>,
+    /// By id; listed in this order.
+    pub ids: Option<Vec<u64>>,
+    /// By what the connection is used for.
+    pub class: Option<ClientClass>,
     /// By remote address.
     pub address: Option<String>,
     /// By local address.
     pub local_address: Option<String>,
-    /// Do not end the caller's own connection.
+    /// By the user it has authenticated as.
+    pub user: Option<Vec<u8>>,
+    /// Connected for at least so many seconds.
+    pub age_seconds_min: Option<u64>,
+    /// This one not.
     pub except: Option<u64>,
+}
+
+/// What a connection is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientClass {
+    /// Commands.
+    Normal,
+    /// The source of a replica's data.
+    Primary,
+    /// A replica, or one who monitors.
+    Replica,
+    /// Messages of channels.
+    Pubsub,
+}
+
+/// Which commands wait while clients are paused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Pause {
+    /// Those that may write.
+    Write,
+    /// All.
+    All,
 }
 
 /// Work that takes long and holds no lock when it starts; the server runs it where blocking is allowed.

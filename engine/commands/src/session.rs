@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cairn_resp::Protocol;
 
 use crate::acl::User;
+use crate::hub::{Inbox, Subscriptions, Tracking};
 
 /// One client's state.
 pub struct Session {
@@ -28,6 +29,36 @@ pub struct Session {
     pub watches: Vec<Watch>,
     /// Set by QUIT: the connection ends behind the reply.
     pub closing: bool,
+    /// Where others put messages for this client.
+    pub inbox: Arc<Inbox>,
+    /// What it has subscribed to, if anything.
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// Set by CLIENT TRACKING ON.
+    pub tracking: Option<Box<Tracking>>,
+    /// Set by MONITOR.
+    pub is_monitor: bool,
+    /// Set by CLIENT REPLY.
+    pub replies: Replies,
+    /// The name of the command that ran last, with that of its subcommand.
+    pub last_command: &'static str,
+    /// Set by CLIENT NO-EVICT: the client is not disconnected to save memory.
+    pub no_evict: bool,
+    /// Set by CLIENT NO-TOUCH: what the client reads does not count as used.
+    pub no_touch: bool,
+}
+
+/// Which replies a client gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Replies {
+    /// All.
+    #[default]
+    On,
+    /// None.
+    Off,
+    /// All but that of this command and of the next.
+    SkipNext,
+    /// All but that of this command.
+    Skip,
 }
 
 /// Commands queued since MULTI.
@@ -64,6 +95,33 @@ impl Session {
             transaction: None,
             watches: Vec::new(),
             closing: false,
+            inbox: Arc::new(Inbox::new(id)),
+            subscriptions: None,
+            tracking: None,
+            is_monitor: false,
+            replies: Replies::On,
+            last_command: "NULL",
+            no_evict: false,
+            no_touch: false,
         }
+    }
+
+    /// Speaks another version of the protocol from now on; messages of others do so too.
+    pub(crate) fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.inbox.set_protocol(protocol);
+    }
+
+    /// Whether only few commands are allowed: version 2 cannot tell messages from replies.
+    #[inline]
+    pub(crate) fn is_in_subscriber_mode(&self) -> bool {
+        self.subscriptions.is_some() && self.protocol == Protocol::Resp2
+    }
+
+    /// Whether there may be something in the way of replies, or messages among them.
+    #[inline]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.replies == Replies::On && !self.inbox.is_filled()
     }
 }

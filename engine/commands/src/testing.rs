@@ -9,6 +9,7 @@ use cairn_keyspace::waiting::{Waiter, Woken};
 use cairn_resp::{Args, Parsed, Parser, Protocol, Reply};
 
 use crate::context::next_random;
+use crate::hub::Hub;
 use crate::waiting::{Until, Wait, lock_with_destinations, queue, serve};
 use crate::{Decision, Effects, Host, Route, Session, Tools, decide, expire_shard, run};
 
@@ -25,6 +26,8 @@ pub(crate) struct Engine {
     replaying: bool,
     /// Those who wait, or have waited, in the order they came.
     waiters: Vec<Arc<Waiter>>,
+    /// Where messages go to the one client there is.
+    pub(crate) hub: Hub,
 }
 
 impl Engine {
@@ -39,6 +42,7 @@ impl Engine {
             effects: Effects::default(),
             replaying: false,
             waiters: Vec::new(),
+            hub: Hub::default(),
         }
     }
 
@@ -48,7 +52,7 @@ impl Engine {
         let mut reply = Reply::new(&mut out, self.session.protocol);
         let route = Route::of(args, &self.keyspace);
         if let Decision::Run(spec, locks) =
-            decide(&mut self.session, &Silent, args, &route, &self.keyspace, &mut reply)
+            decide(&mut self.session, &Alone(&self.hub), args, &route, &self.keyspace, &mut reply)
         {
             let mut locked = lock_with_destinations(&locks, &self.keyspace);
             let tools = Tools {
@@ -59,8 +63,9 @@ impl Engine {
                 known_key: route.known_key(args),
             };
             self.effects.clear();
-            let ran =
-                run(spec, args, &mut self.session, &Silent, &mut locked, &mut self.effects, reply, tools);
+            self.effects.listen(self.hub.interest());
+            let host = Alone(&self.hub);
+            let ran = run(spec, args, &mut self.session, &host, &mut locked, &mut self.effects, reply, tools);
             if let Some(Wait { until: Until::Keys(keys), .. }) = ran.wait.map(|wait| *wait) {
                 let resp3 = self.session.protocol == Protocol::Resp3;
                 let waiter = Waiter::new(self.session.id, self.session.db, resp3);
@@ -69,7 +74,7 @@ impl Engine {
             }
             let (now_ms, limits, random) = (self.now_ms, &self.limits, &mut self.random);
             let tools = Tools { now_ms, limits, random, replaying: false, known_key: None };
-            let (served, _) = serve(&mut locked, &mut self.effects, &Silent, tools);
+            let (served, _) = serve(&mut locked, &mut self.effects, &host, tools);
             served.into_iter().for_each(|one| one.deliver(0));
             if !self.effects.is_empty() {
                 // Not always the session's: a command may first meet an expired key of another database.
@@ -77,6 +82,7 @@ impl Engine {
                 cairn_resp::push_command(&mut self.journal, &[b"SELECT", db.to_string().as_bytes()]);
                 self.journal.extend_from_slice(bytes);
             }
+            self.effects.tell(&self.hub, self.session.id, 0);
         }
         out
     }
@@ -116,6 +122,13 @@ impl Engine {
             .filter(|line| !line.starts_with("SELECT"))
             .collect();
         lines.join("\n")
+    }
+
+    /// The messages that have come since the last call, blanks for line ends.
+    pub(crate) fn messages(&mut self) -> String {
+        let mut out = Vec::new();
+        self.session.inbox.take(&mut out);
+        String::from_utf8_lossy(&out).replace("\r\n", " ").trim_end().to_owned()
     }
 
     pub(crate) fn speak(&mut self, protocol: Protocol) {
@@ -175,10 +188,14 @@ fn requests(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
     requests
 }
 
-/// A process around the keyspace that has nothing to say.
-struct Silent;
+/// A process around the keyspace that has nothing to say, and one client.
+struct Alone<'a>(&'a Hub);
 
-impl Host for Silent {}
+impl Host for Alone<'_> {
+    fn hub(&self) -> &Hub {
+        self.0
+    }
+}
 
 /// Random commands: each letter in braces stands for a key of that family, `e` for an element, `n` for a number, `f` for
 /// a score.

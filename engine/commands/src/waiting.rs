@@ -288,7 +288,10 @@ impl<'k> Serving<'_, 'k> {
             wait: None,
             in_transaction: false,
         };
+        // MONITOR has shown the request when it came.
+        let heard = context.data.effects().news().mute_monitors();
         context.run(spec, &args);
+        context.data.effects().news().unmute(heard);
         let (waits, expired) = (context.wait.is_some(), context.data.lookups.expired);
         self.lookups.expired += expired;
         !waits

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cairn_commands::acl::Acl;
 use cairn_commands::observed::Observed;
 use cairn_commands::{
-    CommandSpec, Decision, Effects, Flags, Job, LockPlan, Lookups, Reply, Route, Session, Tools, decide,
+    CommandSpec, Decision, Effects, Flags, Hub, Job, LockPlan, Lookups, Reply, Route, Session, Tools, decide,
     expire_shard, run,
 };
 use cairn_format::Lsn;
@@ -46,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) waiters: Waiters,
     /// Who may do what.
     pub(crate) acl: Acl,
+    pub(crate) hub: Hub,
     next_session: AtomicU64,
     expire_from: AtomicU64,
     /// The lock on the directory, for as long as the engine lives.
@@ -221,6 +222,7 @@ impl Engine {
             observed: Observed::default(),
             recovery: opened.recovery,
             acl: Acl::default(),
+            hub: Hub::default(),
             next_session: AtomicU64::new(1),
             expire_from: AtomicU64::new(0),
             _lock: opened.lock,
@@ -242,8 +244,10 @@ impl Engine {
         &self.0.acl
     }
 
-    /// Ends a client: what it watched is forgotten.
+    /// Ends a client: what it watched and listened to is forgotten.
     pub fn end_session(&self, mut session: Session) {
+        session.inbox.close();
+        cairn_commands::end_messages(&mut session, &self.0.hub);
         self.end_watches(&mut session);
     }
 
@@ -328,12 +332,14 @@ impl Engine {
             let tools = Tools { now_ms, limits: &limits.1, random, replaying: false, known_key };
             effects.clear();
             let start = reply.len();
+            effects.listen(inner.hub.interest());
             let mut guard = AbortOnPanic { armed: true };
             let ran = run(spec, args, session, &host, &mut locked, effects, reply.reborrow(), tools);
             inner.statistics.count(ran.lookups);
             let written = inner.commit(&mut locked, effects, now_ms);
             guard.armed = false;
             let hold = written.max(inner.hold_for(&locked, spec, &plan));
+            effects.tell(&inner.hub, session.id, hold.0);
             let instead = match (ran.job, ran.wait) {
                 (None, None) => None,
                 (Some(job), _) => Some(Box::new(Outcome::Blocking(job))),
@@ -453,9 +459,12 @@ impl Engine {
         }
     }
 
-    /// Housekeeping, to be called about ten times a second: removes expired keys, takes snapshots that are due.
-    pub fn tick(&self) {
-        self.0.expire_some();
+    /// Housekeeping, to be called about ten times a second: removes expired keys where `expire` lets it, takes snapshots
+    /// that are due.
+    pub fn tick(&self, expire: bool) {
+        if expire {
+            self.0.expire_some();
+        }
         snapshots::start_if_due(&self.0);
     }
 
@@ -522,6 +531,12 @@ impl Engine {
     #[must_use]
     pub fn last_start_us() -> Option<i64> {
         Some(LAST_START_US.get()).filter(|start| *start != NOT_RUN)
+    }
+
+    /// Where what one client does reaches others.
+    #[must_use]
+    pub fn hub(&self) -> &Hub {
+        &self.0.hub
     }
 
     /// What was found when the directory was opened.
@@ -631,10 +646,12 @@ impl Inner {
                     continue;
                 }
                 effects.clear();
+                effects.listen(self.hub.interest());
                 let (now_ms, random) = (now_ms(), &mut random);
                 let tools = Tools { now_ms, limits: &limits, random, replaying: false, known_key: None };
                 let expired = expire_shard(&mut locked, shard, db, MOST_PER_SHARD, &mut effects, tools);
-                self.commit(&mut locked, &mut effects, now_ms);
+                let after = self.commit(&mut locked, &mut effects, now_ms);
+                effects.tell(&self.hub, 0, after.0);
                 self.statistics.expired.fetch_add(expired.keys as u64, Ordering::Relaxed);
                 removed += expired.keys + expired.fields;
             }

@@ -1,8 +1,11 @@
 //! What commands ask of the engine and the process, answered.
 
+use std::sync::Arc;
+
 use cairn_commands::acl::Acl;
+use cairn_commands::hub::Inbox;
 use cairn_commands::observed::Observed;
-use cairn_commands::{ClientFilter, Host, SnapshotReason};
+use cairn_commands::{ClientFilter, Host, Hub, Pause, Session, SnapshotReason};
 use cairn_keyspace::Locked;
 
 use crate::engine::Inner;
@@ -11,7 +14,7 @@ use crate::{info, snapshots};
 
 /// The engine and its process as one.
 pub(crate) struct EngineHost<'a> {
-    pub(crate) engine: &'a std::sync::Arc<Inner>,
+    pub(crate) engine: &'a Arc<Inner>,
     pub(crate) process: &'a dyn Process,
 }
 
@@ -71,8 +74,11 @@ impl Host for EngineHost<'_> {
     fn start_snapshot(&self, why: SnapshotReason) -> Result<&'static str, String> {
         snapshots::start(self.engine, why)
     }
-    fn clients(&self, only: Option<&[u64]>) -> String {
-        self.process.clients(only)
+    fn hub(&self) -> &Hub {
+        &self.engine.hub
+    }
+    fn clients(&self, filter: &ClientFilter, asking: &Session) -> String {
+        self.process.clients(filter, asking)
     }
     fn kill_clients(&self, filter: &ClientFilter) -> usize {
         self.process.kill_clients(filter)
@@ -85,6 +91,18 @@ impl Host for EngineHost<'_> {
     }
     fn is_durable(&self) -> Option<bool> {
         self.engine.log.journal().map(|journal| journal.durable() >= journal.end_lsn())
+    }
+    fn inbox(&self, client: u64) -> Option<Arc<Inbox>> {
+        self.process.inbox(client)
+    }
+    fn client_address(&self, client: u64) -> String {
+        self.process.client_address(client)
+    }
+    fn pause_clients(&self, milliseconds: u64, what: Pause) {
+        self.process.pause_clients(milliseconds, what);
+    }
+    fn unpause_clients(&self) {
+        self.process.unpause_clients();
     }
     fn debug_allowed(&self, session: u64) -> bool {
         self.process.debug_allowed(session)

@@ -132,6 +132,13 @@ fn stats(inner: &Inner, text: &mut String) {
     line(text, format_args!("keyspace_hits:{}", statistics.hits.load(Ordering::Relaxed)));
     line(text, format_args!("keyspace_misses:{}", statistics.misses.load(Ordering::Relaxed)));
     line(text, format_args!("expired_keys:{}", statistics.expired.load(Ordering::Relaxed)));
+    let counts = inner.hub.counts();
+    line(text, format_args!("pubsub_channels:{}", counts.channels));
+    line(text, format_args!("pubsub_patterns:{}", counts.patterns));
+    line(text, format_args!("pubsubshard_channels:{}", counts.shard_channels));
+    line(text, format_args!("tracking_total_keys:{}", counts.tracked_keys));
+    line(text, format_args!("tracking_total_items:{}", counts.tracked_items));
+    line(text, format_args!("tracking_total_prefixes:{}", counts.tracked_prefixes));
     let snapshots = inner.snapshots.status();
     line(text, format_args!("latest_fork_usec:{}", snapshots.fork_micros));
     line(text, format_args!("total_forks:{}", snapshots.forks_total));

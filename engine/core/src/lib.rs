@@ -48,8 +48,12 @@ mod snapshots;
 
 pub use blocked::{Blocked, Unblocked};
 pub use cairn_commands::acl::{Acl, UserLine, UserLineError};
+pub use cairn_commands::hub::{Hub, HubCounts, Inbox, Interest, OutputLimit, OutputLimits};
 pub use cairn_commands::observed;
-pub use cairn_commands::{ClientFilter, Command, Flags, Job, Protocol, Reply, Route, Session, glob_matches};
+pub use cairn_commands::{
+    ClientClass, ClientFilter, Command, Flags, Job, Pause, Protocol, Replies, Reply, Route, Session,
+    glob_matches,
+};
 pub use cairn_format::Lsn;
 pub use cairn_journal::{AdmissionWait, Fsync, Poisoned, WaitDurable};
 pub use cairn_keyspace::types::Limits;

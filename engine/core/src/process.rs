@@ -1,6 +1,9 @@
 //! What the engine asks of the process it runs in.
 
-use cairn_commands::ClientFilter;
+use std::sync::Arc;
+
+use cairn_commands::hub::Inbox;
+use cairn_commands::{ClientFilter, Pause, Session};
 
 /// What commands that need a server answer where there is none.
 const NO_SERVER: &str = "ERR this engine is embedded: there is no server around it";
@@ -39,8 +42,8 @@ pub trait Process: Send + Sync {
     fn latency_percentiles(&self) -> Vec<f64> {
         vec![50.0, 99.0, 99.9]
     }
-    /// The connected clients, a line each, as CLIENT LIST shows them; with `only`, just those ids.
-    fn clients(&self, _only: Option<&[u64]>) -> String {
+    /// The connected clients, a line each, as CLIENT LIST shows them; `asking` is the one who wants to know.
+    fn clients(&self, _filter: &ClientFilter, _asking: &Session) -> String {
         String::new()
     }
     /// Ends connections; returns how many.
@@ -55,6 +58,18 @@ pub trait Process: Send + Sync {
     fn client_authenticated(&self, _id: u64, _user: &[u8]) {}
     /// A client has another name now.
     fn client_named(&self, _id: u64, _name: &[u8]) {}
+    /// The inbox of a client.
+    fn inbox(&self, _client: u64) -> Option<Arc<Inbox>> {
+        None
+    }
+    /// Where a client is connected from, as MONITOR shows it.
+    fn client_address(&self, _client: u64) -> String {
+        String::new()
+    }
+    /// Lets commands, or those that write, wait for so many milliseconds.
+    fn pause_clients(&self, _milliseconds: u64, _what: Pause) {}
+    /// Lets those who wait go on.
+    fn unpause_clients(&self) {}
     /// Whether DEBUG may run for this client. Who embeds the engine may do as they like.
     fn debug_allowed(&self, _session: u64) -> bool {
         true

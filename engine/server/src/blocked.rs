@@ -3,10 +3,11 @@
 use crate::clients::Client;
 use crate::connection::{Outbox, Stream, wait_durable};
 use crate::server::Server;
-use cairn_engine::{Blocked, Lsn};
-use std::future::pending;
+use cairn_engine::{Blocked, Inbox, Lsn};
+use std::future::{pending, poll_fn};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -29,13 +30,18 @@ pub(crate) async fn wait<S: Stream>(
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
     let most = server.hot.query_buffer.load(Relaxed);
-    let over = tokio::select! {
-        // One that is served is told so, whatever else has happened.
-        biased;
-        unblocked = blocked.unblocked() => Some(unblocked),
-        () = reached(blocked.deadline()) => None,
-        () = durable(server, blocked.until_durable()) => None,
-        ended = keep_what_comes(&mut outbox.stream, &mut outbox.early, most) => return Err(ended),
+    let over = loop {
+        tokio::select! {
+            // One that is served is told so, whatever else has happened.
+            biased;
+            unblocked = blocked.unblocked() => break Some(unblocked),
+            () = reached(blocked.deadline()) => break None,
+            () = durable(server, blocked.until_durable()) => break None,
+            () = has_messages(&outbox.inbox) => {}
+            ended = keep_what_comes(&mut outbox.stream, &mut outbox.early, most) => return Err(ended),
+        }
+        // Who waits for a key still hears of others.
+        outbox.deliver().await?;
     };
     let unblocked = match over {
         Some(unblocked) => unblocked,
@@ -54,6 +60,11 @@ pub(crate) async fn wait<S: Stream>(
     outbox.flush().await?;
     server.clients.enter(client).await;
     Ok(unblocked.reply.first() == Some(&b'-'))
+}
+
+/// Resolves when others have messages for the client; they wake its task.
+async fn has_messages(inbox: &Inbox) {
+    poll_fn(|_| if inbox.is_filled() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 async fn reached(deadline: Option<Instant>) {

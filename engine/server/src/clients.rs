@@ -1,12 +1,16 @@
 //! The connected clients.
 
+use cairn_engine::{ClientClass, ClientFilter, Hub, Inbox, OutputLimits, Protocol, Session};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
+
+/// What a connection's buffer of replies is counted as.
+const BUFFER: usize = 16 << 10;
 
 /// One connection, as others see it.
 pub(crate) struct Client {
@@ -21,11 +25,14 @@ pub(crate) struct Client {
     connected_at: u64,
     /// Seconds since the start of the server at which it last sent something.
     pub(crate) active_at: AtomicU64,
-    pub(crate) db: AtomicU16,
-    pub(crate) speaks_resp3: AtomicBool,
-    pub(crate) is_in_transaction: AtomicBool,
+    /// Bytes of requests that have arrived and not run, and room for more.
+    pub(crate) query_bytes: AtomicUsize,
+    pub(crate) query_room: AtomicUsize,
+    pub(crate) inbox: Arc<Inbox>,
+    shown: Mutex<Shown>,
     name: Mutex<Vec<u8>>,
     user: Mutex<Vec<u8>>,
+    library: Mutex<(Vec<u8>, Vec<u8>)>,
     /// Ends behind the replies it is writing.
     pub(crate) is_doomed: AtomicBool,
     /// Is running commands or waiting to reply to them.
@@ -44,30 +51,45 @@ pub(crate) struct Clients {
     became_idle: Notify,
 }
 
-/// Which clients to disconnect.
-#[derive(Debug, Default)]
-pub(crate) struct Filter<'a> {
-    pub(crate) id: Option<u64>,
-    pub(crate) address: Option<&'a str>,
-    pub(crate) local_address: Option<&'a str>,
-    pub(crate) user: Option<&'a [u8]>,
-    /// This one not.
-    pub(crate) except: Option<u64>,
+/// What CLIENT LIST tells of a client's session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shown {
+    db: u16,
+    speaks_resp3: bool,
+    /// Commands queued since MULTI, and their bytes.
+    queued: Option<(usize, usize)>,
+    /// Channels, patterns, shard channels.
+    subscriptions: [usize; 3],
+    /// Who gets the invalidations, and whether they are broadcast.
+    tracking: Option<(u64, bool)>,
+    is_monitor: bool,
+    no_evict: bool,
+    no_touch: bool,
+    command: &'static str,
 }
 
-impl Filter<'_> {
-    fn matches(&self, client: &Client) -> bool {
-        self.id.is_none_or(|id| id == client.id)
-            && self.address.is_none_or(|address| address == client.address)
-            && self.local_address.is_none_or(|address| address == client.local_address)
-            && self.user.is_none_or(|user| user == *client.user.lock())
-            && self.except != Some(client.id)
+impl Shown {
+    pub(crate) fn of(session: &Session) -> Shown {
+        let queue = session.transaction.as_ref().map(|transaction| &transaction.queue);
+        let subscriptions = session.subscriptions.as_ref();
+        Shown {
+            db: session.db,
+            speaks_resp3: session.protocol == Protocol::Resp3,
+            queued: queue.map(|queue| (queue.len(), queue.iter().flatten().map(Vec::len).sum())),
+            subscriptions: subscriptions
+                .map_or([0; 3], |s| [s.channels.len(), s.patterns.len(), s.shard_channels.len()]),
+            tracking: session.tracking.as_ref().map(|tracking| (tracking.redirect, tracking.broadcast)),
+            is_monitor: session.is_monitor,
+            no_evict: session.no_evict,
+            no_touch: session.no_touch,
+            command: session.last_command,
+        }
     }
 }
 
 impl Client {
     pub(crate) fn new(
-        id: u64,
+        session: &Session,
         address: String,
         local_address: String,
         fd: i32,
@@ -75,18 +97,20 @@ impl Client {
         now: u64,
     ) -> Client {
         Client {
-            id,
+            id: session.id,
             address,
             local_address,
             fd,
             is_local,
             connected_at: now,
             active_at: AtomicU64::new(now),
-            db: AtomicU16::new(0),
-            speaks_resp3: AtomicBool::new(false),
-            is_in_transaction: AtomicBool::new(false),
+            query_bytes: AtomicUsize::new(0),
+            query_room: AtomicUsize::new(0),
+            inbox: Arc::clone(&session.inbox),
+            shown: Mutex::new(Shown::of(session)),
             name: Mutex::new(Vec::new()),
             user: Mutex::new(b"default".to_vec()),
+            library: Mutex::default(),
             is_doomed: AtomicBool::new(false),
             is_busy: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
@@ -117,21 +141,89 @@ impl Client {
         self.name.lock().clone()
     }
 
-    /// Its state as letters.
-    fn flags(&self) -> &'static str {
-        // Nothing waits in a transaction.
-        match (self.is_blocked.load(Relaxed), self.is_in_transaction.load(Relaxed)) {
-            (true, _) => "b",
-            (false, true) => "x",
-            (false, false) => "N",
+    /// Ends it at once, whatever it is doing: nobody reads what it would write.
+    pub(crate) fn abort(&self) {
+        self.is_doomed.store(true, SeqCst);
+        if let Some(task) = self.task.get() {
+            task.abort();
         }
     }
 
-    fn line(&self, now: u64, out: &mut String) {
-        let _ = writeln!(
+    /// Shows others what has changed in its session.
+    pub(crate) fn show(&self, shown: Shown) {
+        *self.shown.lock() = shown;
+    }
+
+    /// Takes over what only CLIENT LIST asks for.
+    pub(crate) fn show_all(&self, session: &Session) {
+        self.show(Shown::of(session));
+        self.library.lock().clone_from(&session.library);
+    }
+
+    /// What the connection is used for.
+    pub(crate) fn class(&self) -> ClientClass {
+        if self.shown.lock().is_monitor {
+            ClientClass::Replica
+        } else if self.inbox.is_subscribed() {
+            ClientClass::Pubsub
+        } else {
+            ClientClass::Normal
+        }
+    }
+
+    fn is_unix(&self) -> bool {
+        self.address.ends_with(":0")
+    }
+
+    /// Where it comes from, as MONITOR shows it.
+    pub(crate) fn source(&self) -> String {
+        match self.address.strip_suffix(":0") {
+            Some(path) => format!("unix:{path}"),
+            None => self.address.clone(),
+        }
+    }
+
+    fn matches(&self, filter: &ClientFilter, now: u64) -> bool {
+        filter.ids.as_ref().is_none_or(|ids| ids.contains(&self.id))
+            && filter.class.is_none_or(|class| class == self.class())
+            && filter.address.as_ref().is_none_or(|address| *address == self.address)
+            && filter.local_address.as_ref().is_none_or(|address| *address == self.local_address)
+            && filter.user.as_ref().is_none_or(|user| *user == *self.user.lock())
+            && filter.age_seconds_min.is_none_or(|age| now.saturating_sub(self.connected_at) >= age)
+            && filter.except != Some(self.id)
+    }
+
+    /// The letters of CLIENT LIST.
+    fn flags(&self, shown: &Shown, is_redirect_broken: bool) -> String {
+        let letters = [
+            (shown.is_monitor, 'O'),
+            (self.inbox.is_subscribed(), 'P'),
+            (shown.queued.is_some(), 'x'),
+            (self.is_blocked.load(Relaxed), 'b'),
+            (shown.tracking.is_some(), 't'),
+            (is_redirect_broken, 'R'),
+            (shown.tracking.is_some_and(|(_, broadcast)| broadcast), 'B'),
+            (self.is_doomed.load(Relaxed), 'A'),
+            (self.is_unix(), 'U'),
+            (shown.no_evict, 'e'),
+            (shown.no_touch, 'T'),
+        ];
+        let flags: String = letters.iter().filter(|(is_set, _)| *is_set).map(|(_, letter)| *letter).collect();
+        if flags.is_empty() { "N".to_owned() } else { flags }
+    }
+
+    fn line(&self, hub: &Hub, now: u64, out: &mut String) {
+        let shown = *self.shown.lock();
+        let is_redirect_broken =
+            shown.tracking.is_some_and(|(redirect, _)| redirect != 0) && hub.is_redirect_broken(self.id);
+        let (queued, queued_bytes) = shown.queued.map_or((-1, 0), |(count, bytes)| (count as i64, bytes));
+        let (query, room) = (self.query_bytes.load(Relaxed), self.query_room.load(Relaxed));
+        let pending = self.inbox.pending_bytes();
+        let [channels, patterns, shard_channels] = shown.subscriptions;
+        let _ = write!(
             out,
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} user={} \
-             redir=-1 resp={}",
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={channels} psub={patterns} \
+             ssub={shard_channels} multi={queued} qbuf={query} qbuf-free={room} argv-mem={query} multi-mem={queued_bytes} ",
             self.id,
             self.address,
             self.local_address,
@@ -139,11 +231,22 @@ impl Client {
             String::from_utf8_lossy(&self.name.lock()),
             now.saturating_sub(self.connected_at),
             now.saturating_sub(self.active_at.load(Relaxed)),
-            self.flags(),
-            self.db.load(Relaxed),
-            if self.is_in_transaction.load(Relaxed) { 0 } else { -1 },
+            self.flags(&shown, is_redirect_broken),
+            shown.db,
+        );
+        let library = self.library.lock();
+        let _ = writeln!(
+            out,
+            "rbs={BUFFER} rbp={BUFFER} obl=0 oll={} omem={pending} tot-mem={} events=r cmd={} user={} \
+             redir={} resp={} lib-name={} lib-ver={}",
+            self.inbox.pending_messages(),
+            size_of::<Client>() + BUFFER + query + room + queued_bytes + pending,
+            shown.command,
             String::from_utf8_lossy(&self.user.lock()),
-            if self.speaks_resp3.load(Relaxed) { 3 } else { 2 },
+            shown.tracking.map_or(-1, |(redirect, _)| redirect as i64),
+            if shown.speaks_resp3 { 3 } else { 2 },
+            String::from_utf8_lossy(&library.0),
+            String::from_utf8_lossy(&library.1),
         );
     }
 }
@@ -192,27 +295,45 @@ impl Clients {
         }
     }
 
-    /// CLIENT LIST's text: a line each, of those in `only`.
-    pub(crate) fn list(&self, only: Option<&[u64]>, now: u64) -> String {
+    /// CLIENT LIST's text: a line each, of those the filter names; ids in the order they are given.
+    pub(crate) fn list(&self, filter: &ClientFilter, hub: &Hub, now: u64) -> String {
         let mut out = String::new();
-        for client in self.connected.lock().values().filter(|c| only.is_none_or(|ids| ids.contains(&c.id))) {
-            client.line(now, &mut out);
-        }
+        let connected: Vec<Arc<Client>> = match &filter.ids {
+            Some(ids) => ids.iter().filter_map(|id| self.get(*id)).collect(),
+            None => self.connected.lock().values().cloned().collect(),
+        };
+        connected.iter().filter(|c| c.matches(filter, now)).for_each(|c| c.line(hub, now, &mut out));
         out
     }
 
     /// Ends the connections the filter names; returns how many.
-    pub(crate) fn disconnect(&self, filter: &Filter<'_>) -> usize {
-        let chosen: Vec<_> = self.connected.lock().values().filter(|c| filter.matches(c)).cloned().collect();
+    pub(crate) fn disconnect(&self, filter: &ClientFilter, now: u64) -> usize {
+        let chosen: Vec<_> =
+            self.connected.lock().values().filter(|c| c.matches(filter, now)).cloned().collect();
         chosen.iter().for_each(|client| client.disconnect());
         chosen.len()
     }
 
-    /// Ends those that have sent nothing for `seconds`, unless they wait for something.
+    /// Ends those that let more wait for them than they may; also sees to those who have stopped reading for long.
+    pub(crate) fn check_output(&self, limits: &OutputLimits) {
+        // Collected first: an end takes the client out of the map.
+        let slow: Vec<_> =
+            self.connected.lock().values().filter(|c| c.inbox.pending_bytes() > 0).cloned().collect();
+        slow.iter().for_each(|client| client.inbox.check(limits));
+    }
+
+    /// How many wait for something other than requests.
+    pub(crate) fn blocked(&self) -> usize {
+        self.connected.lock().values().filter(|c| c.is_blocked.load(Relaxed)).count()
+    }
+
+    /// Ends those that have sent nothing for `seconds`.
     pub(crate) fn disconnect_idle(&self, seconds: u64, now: u64) {
         let is_idle = |c: &Client| {
-            let silent = now.saturating_sub(c.active_at.load(Relaxed)) > seconds;
-            silent && !c.is_busy.load(SeqCst) && !c.is_blocked.load(Relaxed)
+            now.saturating_sub(c.active_at.load(Relaxed)) > seconds
+                && !c.is_busy.load(SeqCst)
+                && c.class() == ClientClass::Normal
+                && !c.is_blocked.load(Relaxed)
         };
         let idle: Vec<_> = self.connected.lock().values().filter(|c| is_idle(c)).cloned().collect();
         for client in idle {
@@ -271,7 +392,8 @@ mod tests {
     use super::*;
 
     fn client(id: u64) -> Arc<Client> {
-        Arc::new(Client::new(id, format!("127.0.0.1:{id}"), "127.0.0.1:6379".into(), 9, true, 5))
+        let session = Session::new(id, true);
+        Arc::new(Client::new(&session, format!("127.0.0.1:{id}"), "127.0.0.1:6379".into(), 9, true, 5))
     }
 
     #[test]
@@ -280,16 +402,22 @@ mod tests {
         clients.add(&client(3));
         clients.add(&client(4));
         clients.rename(4, b"job");
-        let list = clients.list(None, 7);
+        let (hub, everybody) = (Hub::default(), ClientFilter::default());
+        let list = clients.list(&everybody, &hub, 7);
         assert_eq!(list.lines().count(), 2);
-        assert!(
-            list.lines()
-                .nth(1)
-                .unwrap()
-                .starts_with("id=4 addr=127.0.0.1:4 laddr=127.0.0.1:6379 fd=9 name=job age=2 idle=2")
+        assert_eq!(
+            list.lines().nth(1).unwrap().split(" qbuf-free").next().unwrap(),
+            "id=4 addr=127.0.0.1:4 laddr=127.0.0.1:6379 fd=9 name=job age=2 idle=2 flags=N db=0 sub=0 psub=0 ssub=0 \
+             multi=-1 qbuf=0"
         );
-        assert_eq!(clients.list(Some(&[3]), 7).lines().count(), 1);
-        assert_eq!(clients.disconnect(&Filter { address: Some("127.0.0.1:3"), ..Filter::default() }), 1);
+        let chosen = ClientFilter { ids: Some(vec![4, 9, 3]), ..ClientFilter::default() };
+        let ids: Vec<String> =
+            clients.list(&chosen, &hub, 7).lines().map(|l| l.split(' ').next().unwrap().to_owned()).collect();
+        assert_eq!(ids, ["id=4", "id=3"]);
+        let old = ClientFilter { age_seconds_min: Some(3), ..ClientFilter::default() };
+        assert_eq!((clients.disconnect(&old, 7), clients.disconnect(&old, 8)), (0, 2));
+        let address = ClientFilter { address: Some("127.0.0.1:3".into()), ..ClientFilter::default() };
+        assert_eq!(clients.disconnect(&address, 7), 1);
         clients.remove(3);
         assert_eq!(clients.count(), 1);
     }

@@ -5,14 +5,17 @@
 
 use crate::ahead::{Ahead, Window};
 use crate::blocked;
-use crate::clients::Client;
+use crate::clients::{Client, Shown};
 use crate::metering::Meter;
 use crate::server::Server;
-use cairn_engine::{Job, Lsn, Outcome, Poisoned, Route, Session};
-use cairn_resp::{Limits, Parser, Protocol, Reply};
+use cairn_engine::{Inbox, Job, Lsn, Outcome, Poisoned, Replies, Route, Session};
+use cairn_resp::{Limits, Parser, Reply};
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -39,10 +42,30 @@ enum Next {
 
 /// Serves a client until either side ends the connection.
 pub(crate) async fn serve<S: Stream>(server: Arc<Server>, stream: S, session: Session, client: Arc<Client>) {
+    attach(&client).await;
     let mut connection = Connection::new(&server, stream, session, &client);
     if let Err(error) = connection.run().await {
         tracing::debug!(id = client.id, %error, "connection lost");
     }
+}
+
+/// Lets messages of others wake this task, and end it where too many wait.
+async fn attach(client: &Arc<Client>) {
+    let weak = Arc::downgrade(client);
+    let overflowed = move |bytes| {
+        if let Some(client) = weak.upgrade() {
+            tracing::warn!(
+                id = client.id,
+                address = client.address,
+                bytes,
+                "closing a client that reads too slowly: more waits for it than client-output-buffer-limit allows"
+            );
+            client.abort();
+        }
+    };
+    // A task's waker stays the same for as long as it lives.
+    let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+    client.inbox.attach(waker, overflowed);
 }
 
 struct Connection<'s, S: Stream> {
@@ -55,6 +78,8 @@ struct Connection<'s, S: Stream> {
     /// Bytes of `input` whose requests have run.
     used: usize,
     outbox: Outbox<'s, S>,
+    /// What others are shown of the session.
+    shown: Shown,
 }
 
 impl<S: Stream> Drop for Connection<'_, S> {
@@ -75,6 +100,8 @@ pub(crate) struct Outbox<'s, S> {
     pub(crate) hold: Lsn,
     /// What was read while a request waited.
     pub(crate) early: Vec<u8>,
+    /// Where messages of others come from.
+    pub(crate) inbox: Arc<Inbox>,
 }
 
 impl<'s, S: Stream> Connection<'s, S> {
@@ -82,20 +109,33 @@ impl<'s, S: Stream> Connection<'s, S> {
         Connection {
             server,
             client,
+            shown: Shown::of(&session),
             session,
             parser: Parser::new(Limits { max_bulk: server.hot.max_bulk.load(Relaxed), ..Limits::default() }),
             window: Window::default(),
             input: Vec::with_capacity(BUFFER),
             used: 0,
-            outbox: Outbox { server, stream, bytes: Vec::new(), hold: Lsn::ZERO, early: Vec::new() },
+            outbox: Outbox {
+                server,
+                stream,
+                bytes: Vec::new(),
+                hold: Lsn::ZERO,
+                early: Vec::new(),
+                inbox: Arc::clone(&client.inbox),
+            },
         }
     }
 
     async fn run(&mut self) -> io::Result<()> {
         let mut missing = 1;
         loop {
-            if self.read(missing).await? == 0 {
-                return Ok(());
+            match self.read(missing).await? {
+                None => {
+                    self.outbox.deliver().await?;
+                    continue;
+                }
+                Some(0) => return Ok(()),
+                Some(_) => {}
             }
             self.server.clients.enter(self.client).await;
             let next = self.batch().await;
@@ -108,8 +148,8 @@ impl<'s, S: Stream> Connection<'s, S> {
         }
     }
 
-    /// Reads what has arrived, or waits for it; 0 is the end.
-    async fn read(&mut self, missing: usize) -> io::Result<usize> {
+    /// Reads what has arrived, or waits for it; 0 is the end, and nothing says that there are messages instead.
+    async fn read(&mut self, missing: usize) -> io::Result<Option<usize>> {
         self.input.drain(..self.used);
         self.used = 0;
         if self.input.is_empty() && self.input.capacity() > BUFFER_KEPT {
@@ -117,7 +157,12 @@ impl<'s, S: Stream> Connection<'s, S> {
         }
         // An announced length is not believed: the buffer at most doubles ahead of what has arrived.
         self.input.reserve(missing.min(self.input.len()).max(BUFFER / 4));
-        let count = self.outbox.stream.read_buf(&mut self.input).await?;
+        let (stream, inbox) = (&mut self.outbox.stream, &self.outbox.inbox);
+        let read = poll_fn(|context| match pin!(stream.read_buf(&mut self.input)).poll(context) {
+            Poll::Pending if inbox.is_filled() => Poll::Ready(Ok(None)),
+            read => read.map_ok(Some),
+        });
+        let Some(count) = read.await? else { return Ok(None) };
         let stats = &self.server.stats;
         stats.reads_total.fetch_add(1, Relaxed);
         stats.input_bytes_total.fetch_add(count as u64, Relaxed);
@@ -127,14 +172,18 @@ impl<'s, S: Stream> Connection<'s, S> {
                 id = self.client.id,
                 "closing a connection whose request exceeds client-query-buffer-limit"
             );
-            return Ok(0);
+            return Ok(Some(0));
         }
-        Ok(count)
+        Ok(Some(count))
     }
 
     /// Runs all requests that are whole and writes their replies.
     async fn batch(&mut self) -> io::Result<Next> {
         let mut commands = 0;
+        let replies_max = self.server.hot.replies_max.load(Relaxed);
+        let replies_held = REPLIES_HELD.min(replies_max);
+        self.client.query_bytes.store(self.input.len(), Relaxed);
+        self.client.query_room.store(self.input.capacity() - self.input.len(), Relaxed);
         let next = 'batch: loop {
             // Either may have been changed by the requests before.
             self.parser.set_max_bulk(self.server.hot.max_bulk.load(Relaxed));
@@ -150,17 +199,20 @@ impl<'s, S: Stream> Connection<'s, S> {
                     commands += 1;
                     let args = request.args.slices(self.input.get(request.start..).unwrap_or_default());
                     let (session, outbox) = (&mut self.session, &mut self.outbox);
-                    let request = (at, &request.route, &args[..]);
-                    execute(self.server, self.client, session, request, outbox, &mut meter).await?;
+                    let one = (at, &request.route, &args[..]);
+                    execute(self.server, self.client, session, one, outbox, &mut meter).await?;
+                    if request.end == self.input.len() {
+                        self.session.last_command = request.route.name().unwrap_or(self.session.last_command);
+                    }
                 }
                 self.used = request.end;
                 if self.session.closing || self.client.is_doomed.load(Relaxed) {
                     meter.stop();
                     break 'batch Next::Close;
                 }
-                if self.outbox.bytes.len() > REPLIES_HELD {
+                if self.outbox.bytes.len() >= replies_held {
                     meter.stop();
-                    self.outbox.flush().await?;
+                    self.outbox.make_room(replies_max).await?;
                 }
             }
             meter.stop();
@@ -184,12 +236,14 @@ impl<'s, S: Stream> Connection<'s, S> {
         Ok(next)
     }
 
-    /// Shows others what CLIENT LIST tells of the session.
-    fn note_session(&self) {
-        let (client, session) = (self.client, &self.session);
-        client.db.store(session.db, Relaxed);
-        client.speaks_resp3.store(session.protocol == Protocol::Resp3, Relaxed);
-        client.is_in_transaction.store(session.transaction.is_some(), Relaxed);
+    /// Shows others what CLIENT LIST tells of the session, where that has changed.
+    fn note_session(&mut self) {
+        let shown = Shown::of(&self.session);
+        if shown != self.shown {
+            self.shown = shown;
+            self.client.show(shown);
+        }
+        self.client.query_bytes.store(self.input.len() - self.used, Relaxed);
     }
 
     /// Ends the connection so that the last reply arrives: closing while bytes are unread would destroy it.
@@ -213,6 +267,11 @@ async fn execute<S: Stream>(
     outbox: &mut Outbox<'_, S>,
     meter: &mut Meter<'_>,
 ) -> io::Result<()> {
+    if server.paused.is_on() {
+        meter.stop();
+        outbox.flush().await?;
+        wait_for_pause(server, client, session, route, outbox).await?;
+    }
     loop {
         let start = outbox.bytes.len();
         let mut reply = Reply::new(&mut outbox.bytes, session.protocol);
@@ -221,6 +280,9 @@ async fn execute<S: Stream>(
             Outcome::Done { hold } | Outcome::Close { hold } => {
                 outbox.hold = outbox.hold.max(hold);
                 meter.ran(at, outbox.bytes.get(start) == Some(&b'-'));
+                if !session.is_plain() {
+                    outbox.settle(session, route, start);
+                }
                 return Ok(());
             }
             Outcome::Wait(admission) => {
@@ -232,6 +294,8 @@ async fn execute<S: Stream>(
                 let so_far = meter.waits();
                 let failed = blocked::wait(server, client, blocked, outbox).await?;
                 meter.took(at, so_far, failed);
+                let start = outbox.bytes.len();
+                outbox.settle(session, route, start);
                 return Ok(());
             }
             Outcome::Blocking(job) => {
@@ -249,19 +313,98 @@ async fn execute<S: Stream>(
                     _ => server.run_job(job, session.protocol).await,
                 };
                 meter.took(at, began.elapsed(), reply.first() == Some(&b'-'));
+                let start = outbox.bytes.len();
                 outbox.bytes.extend_from_slice(&reply);
+                outbox.settle(session, route, start);
                 return Ok(());
             }
         }
     }
 }
 
+/// Lets a command wait for the end of CLIENT PAUSE.
+async fn wait_for_pause<S: Stream>(
+    server: &Server,
+    client: &Client,
+    session: &Session,
+    route: &Route,
+    outbox: &mut Outbox<'_, S>,
+) -> io::Result<()> {
+    let may_write = route.may_write(session);
+    if server.paused.holds(may_write) {
+        // Whoever ends the server does not wait for the pause, and whoever ends this client does not either.
+        client.is_blocked.store(true, Relaxed);
+        server.clients.leave(client);
+        let waited = outbox.deliver_until(server.paused.wait(may_write)).await;
+        client.is_blocked.store(false, Relaxed);
+        server.clients.enter(client).await;
+        waited?;
+    }
+    Ok(())
+}
+
 impl<S: Stream> Outbox<'_, S> {
+    /// Ends a command whose reply, from `start` on, the client may not want, or behind which there are messages.
+    #[cold]
+    fn settle(&mut self, session: &mut Session, route: &Route, start: usize) {
+        match session.replies {
+            Replies::On => {}
+            Replies::SkipNext => session.replies = Replies::Skip,
+            Replies::Off | Replies::Skip => {
+                if !route.replies_with_messages() {
+                    self.bytes.truncate(start);
+                }
+                if session.replies == Replies::Skip {
+                    session.replies = Replies::On;
+                }
+            }
+        }
+        self.inbox.take(&mut self.bytes);
+    }
+
+    /// Writes the messages of others.
+    pub(crate) async fn deliver(&mut self) -> io::Result<()> {
+        self.inbox.take(&mut self.bytes);
+        self.flush().await
+    }
+
+    /// Waits for something other than requests; meanwhile messages go out.
+    async fn deliver_until<T>(&mut self, event: impl Future<Output = T>) -> io::Result<T> {
+        let mut event = pin!(event);
+        loop {
+            let inbox = &self.inbox;
+            let happened = poll_fn(|context| match event.as_mut().poll(context) {
+                Poll::Pending if inbox.is_filled() => Poll::Ready(None),
+                happened => happened.map(Some),
+            });
+            match happened.await {
+                Some(happened) => return Ok(happened),
+                None => self.deliver().await?,
+            }
+        }
+    }
+
+    /// Writes what there is before more is made, unless it is more than a client may let wait.
+    #[cold]
+    async fn make_room(&mut self, replies_max: usize) -> io::Result<()> {
+        if self.bytes.len() < replies_max {
+            return self.flush().await;
+        }
+        tracing::warn!(
+            id = self.inbox.id(),
+            bytes = self.bytes.len(),
+            "closing a client whose replies exceed client-output-buffer-limit"
+        );
+        self.bytes.clear();
+        Err(io::Error::other("its replies exceed client-output-buffer-limit"))
+    }
+
     /// Writes the replies once what they tell of is durable.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         if self.bytes.is_empty() {
             return Ok(());
         }
+        self.hold = self.hold.max(Lsn(self.inbox.taken_after()));
         if self.hold > self.server.engine.durable() && wait_durable(self.server, self.hold).await.is_err() {
             // Some of these replies tell of writes that may be lost, and which ones is not known here.
             self.bytes.clear();
@@ -269,7 +412,9 @@ impl<S: Stream> Outbox<'_, S> {
             self.stream.write_all(&self.bytes).await?;
             return Err(io::Error::other("the journal failed under an unanswered write"));
         }
+        self.inbox.set_unwritten(self.bytes.len());
         self.stream.write_all(&self.bytes).await?;
+        self.inbox.set_unwritten(0);
         let stats = &self.server.stats;
         stats.writes_total.fetch_add(1, Relaxed);
         stats.output_bytes_total.fetch_add(self.bytes.len() as u64, Relaxed);

@@ -1,15 +1,17 @@
 //! The seam to the engine: what it asks of the server around it, and what configuration it takes.
 
 use crate::alloc::HugePages;
-use crate::clients::Filter;
 use crate::config::{DebugCommand, Fsync, Settings};
 use crate::info;
 use crate::server::Server;
 use crate::users;
 use cairn_engine::observed::Observed;
-use cairn_engine::{AutoRewrite, ClientFilter, Limits, Options, Process, SavePoint};
+use cairn_engine::{
+    AutoRewrite, ClientFilter, Inbox, Limits, Options, OutputLimits, Pause, Process, SavePoint, Session,
+};
 use cairn_seal::Keyring;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Process for Server {
     fn load_users(&self) -> Option<Result<Vec<Vec<u8>>, String>> {
@@ -24,7 +26,9 @@ impl Process for Server {
     }
 
     fn disconnect_user(&self, user: &[u8], except: u64) {
-        self.clients.disconnect(&Filter { user: Some(user), except: Some(except), ..Filter::default() });
+        let filter =
+            ClientFilter { user: Some(user.to_vec()), except: Some(except), ..ClientFilter::default() };
+        self.clients.disconnect(&filter, self.uptime_seconds());
     }
 
     fn client_authenticated(&self, id: u64, user: &[u8]) {
@@ -63,18 +67,31 @@ impl Process for Server {
         info::section(self, section)
     }
 
-    fn clients(&self, only: Option<&[u64]>) -> String {
-        self.clients.list(only, self.uptime_seconds())
+    fn clients(&self, filter: &ClientFilter, asking: &Session) -> String {
+        if let Some(client) = self.clients.get(asking.id) {
+            client.show_all(asking);
+        }
+        self.clients.list(filter, self.engine.hub(), self.uptime_seconds())
     }
 
     fn kill_clients(&self, filter: &ClientFilter) -> usize {
-        self.clients.disconnect(&Filter {
-            id: filter.id,
-            address: filter.address.as_deref(),
-            local_address: filter.local_address.as_deref(),
-            except: filter.except,
-            user: None,
-        })
+        self.clients.disconnect(filter, self.uptime_seconds())
+    }
+
+    fn inbox(&self, client: u64) -> Option<Arc<Inbox>> {
+        self.clients.get(client).map(|client| Arc::clone(&client.inbox))
+    }
+
+    fn client_address(&self, client: u64) -> String {
+        self.clients.get(client).map_or_else(String::new, |client| client.source())
+    }
+
+    fn pause_clients(&self, milliseconds: u64, what: Pause) {
+        self.paused.begin(Duration::from_millis(milliseconds), what);
+    }
+
+    fn unpause_clients(&self) {
+        self.paused.end();
     }
 
     fn latency_percentiles(&self) -> Vec<f64> {
@@ -134,6 +151,12 @@ pub(crate) fn auto_rewrite(settings: &Settings) -> AutoRewrite {
 
 pub(crate) fn save_points(settings: &Settings) -> Vec<SavePoint> {
     settings.save.iter().map(|&(seconds, changes)| SavePoint { seconds, changes }).collect()
+}
+
+pub(crate) fn output_limits(settings: &Settings) -> OutputLimits {
+    // There are no replicas; what is set for them is only shown.
+    let [normal, _, pubsub] = settings.output_limits;
+    OutputLimits { normal, pubsub }
 }
 
 pub(crate) fn limits(settings: &Settings) -> Limits {

@@ -62,8 +62,9 @@ fn clients_section(server: &Server) -> Fields {
     vec![
         ("connected_clients", server.clients.count().to_string()),
         ("cluster_connections", "0".into()),
-        ("blocked_clients", server.engine.blocked_clients().to_string()),
         ("maxclients", server.config.read().maxclients.to_string()),
+        ("blocked_clients", server.clients.blocked().to_string()),
+        ("tracking_clients", server.engine.hub().counts().trackers.to_string()),
     ]
 }
 

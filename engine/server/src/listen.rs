@@ -213,7 +213,7 @@ fn welcome<S: connection::Stream>(
     }
     server.stats.connections_received_total.fetch_add(1, Relaxed);
     let session = server.engine.session();
-    let client = Client::new(session.id, address, local_address, fd, is_local, server.uptime_seconds());
+    let client = Client::new(&session, address, local_address, fd, is_local, server.uptime_seconds());
     let client = Arc::new(client);
     server.clients.add(&client);
     let task = tokio::spawn(connection::serve(Arc::clone(server), stream, session, Arc::clone(&client)));

@@ -16,6 +16,7 @@ mod info;
 mod listen;
 mod log;
 mod metering;
+mod pause;
 mod server;
 mod signals;
 mod stats;

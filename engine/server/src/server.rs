@@ -4,6 +4,7 @@ use crate::clients::Clients;
 use crate::config::Settings;
 use crate::host;
 use crate::log::LevelHandle;
+use crate::pause::Paused;
 use crate::stats::Stats;
 use crate::users;
 use cairn_engine::{Engine, Job, JobDone};
@@ -23,6 +24,7 @@ pub(crate) struct Server {
     pub(crate) config_file: Option<PathBuf>,
     pub(crate) hot: Hot,
     pub(crate) clients: Clients,
+    pub(crate) paused: Paused,
     pub(crate) stats: Stats,
     pub(crate) run_id: String,
     log_level: LevelHandle,
@@ -49,6 +51,8 @@ pub(crate) struct Hot {
     pub(crate) query_buffer: AtomicUsize,
     /// Whether the durations of commands are noted.
     pub(crate) latency_tracking: AtomicBool,
+    /// Bytes of replies that have not been written.
+    pub(crate) replies_max: AtomicUsize,
 }
 
 impl Hot {
@@ -57,6 +61,8 @@ impl Hot {
         self.max_bulk.store(bytes(settings.max_bulk_bytes), Relaxed);
         self.query_buffer.store(bytes(settings.query_buffer_bytes), Relaxed);
         self.latency_tracking.store(settings.latency_tracking, Relaxed);
+        let replies = host::output_limits(settings).normal.hard_bytes;
+        self.replies_max.store(if replies == 0 { usize::MAX } else { bytes(replies) }, Relaxed);
     }
 }
 
@@ -70,12 +76,13 @@ impl Server {
         let hot = Hot::default();
         hot.set(&settings);
         host::set_observed(engine.observed(), &settings);
-        Server {
+        let server = Server {
             engine,
             config: RwLock::new(settings),
             config_file,
             hot,
             clients: Clients::new(),
+            paused: Paused::new(),
             stats: Stats::default(),
             run_id: run_id(),
             log_level,
@@ -84,7 +91,16 @@ impl Server {
             ticking: Mutex::new(()),
             shutting_down: tokio::sync::Mutex::const_new(()),
             finished: Notify::new(),
-        }
+        };
+        server.apply_to_hub(&server.config.read());
+        server
+    }
+
+    fn apply_to_hub(&self, settings: &Settings) {
+        let hub = self.engine.hub();
+        hub.set_output_limits(host::output_limits(settings));
+        hub.set_classes(settings.events);
+        hub.set_tracked_keys_max(usize::try_from(settings.tracked_keys_max).unwrap_or(usize::MAX));
     }
 
     /// Whole seconds since the start.
@@ -103,6 +119,7 @@ impl Server {
         self.engine.set_save_points(host::save_points(settings));
         self.engine.set_stop_writes_on_snapshot_error(settings.stop_writes_on_snapshot_error);
         host::set_observed(self.engine.observed(), settings);
+        self.apply_to_hub(settings);
     }
 
     /// Starts the thread that runs the housekeeping `hz` times a second, for as long as the process lives. It is no
@@ -123,6 +140,7 @@ impl Server {
                 }
                 if now.duration_since(second) >= Duration::from_secs(1) {
                     server.disconnect_idle();
+                    server.clients.check_output(&server.engine.hub().output_limits());
                     second = now;
                 }
             }
@@ -134,7 +152,7 @@ impl Server {
         self.uptime_seconds.store(self.started.elapsed().as_secs(), Relaxed);
         let _alone = self.ticking.lock();
         if !self.clients.is_gate_closed() {
-            self.engine.tick();
+            self.engine.tick(self.paused.lets_expire());
         }
     }
 

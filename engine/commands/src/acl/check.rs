@@ -7,7 +7,7 @@ use super::log::{Entry, Reason};
 use super::selector::Selector;
 use super::user::User;
 use crate::error::CommandError;
-use crate::host::Host;
+use crate::host::{ClientFilter, Host};
 use crate::keys::Access;
 use crate::session::Session;
 use crate::spec::Flags;
@@ -160,6 +160,7 @@ pub(crate) fn note(
     user: &[u8],
 ) {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let itself = ClientFilter { ids: Some(vec![session.id]), ..ClientFilter::default() };
     host.acl().note(Entry {
         count: 1,
         reason,
@@ -167,7 +168,7 @@ pub(crate) fn note(
         object: object.to_vec(),
         user: user.to_vec(),
         at_ms: now.as_millis() as i64,
-        client: host.clients(Some(&[session.id])).trim_end().to_owned(),
+        client: host.clients(&itself, session).trim_end().to_owned(),
     });
 }
 

@@ -2,6 +2,7 @@
 
 mod acl;
 mod bitmap;
+mod client;
 mod command;
 mod compare;
 mod connection;
@@ -15,6 +16,7 @@ mod hyperloglog;
 mod latency;
 mod lcs;
 mod list;
+pub(crate) mod pubsub;
 mod server;
 mod set;
 mod slowlog;
@@ -43,6 +45,8 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     stream::COMMANDS,
     transactions::COMMANDS,
     connection::COMMANDS,
+    client::COMMANDS,
+    pubsub::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,
     latency::COMMANDS,

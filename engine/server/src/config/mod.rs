@@ -3,6 +3,7 @@
 //! Every directive is a row of [`table`] or, where only one value of it is provided, of [`foreign`]. What is not there is refused, never ignored: a server that
 //! silently drops a directive about durability or access is worse than one that does not start.
 
+mod clients;
 mod file;
 mod foreign;
 mod rewrite;
@@ -13,7 +14,7 @@ pub(crate) use file::load;
 pub(crate) use rewrite::rewrite;
 pub(crate) use value::{DebugCommand, Fsync, LogFormat, LogLevel, PubsubDefault};
 
-use cairn_engine::{UserLine, glob_matches};
+use cairn_engine::{Interest, UserLine, glob_matches};
 use std::path::PathBuf;
 use table::{Directive, When};
 
@@ -79,6 +80,9 @@ pub(crate) struct Settings {
     pub(crate) latency_percentiles: Vec<String>,
     /// Directives whose usual value in other servers' files was given and is not followed; why.
     pub(crate) unfollowed: Vec<(&'static str, &'static str)>,
+    pub(crate) output_limits: clients::Limits,
+    pub(crate) events: Interest,
+    pub(crate) tracked_keys_max: i64,
 }
 
 /// Why the server does not start with this configuration. Never holds a value: it may be a password.

@@ -1,8 +1,8 @@
 //! The table of directives.
 
-use super::Settings;
 use super::foreign::FOREIGN;
 use super::value::{DebugCommand, Field, Fsync, Kind, LogFormat, LogLevel, PubsubDefault};
+use super::{Settings, clients};
 
 /// When a directive may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ const BYTES_MAX: u64 = 1 << 50;
 /// The length of a key is stored in 32 bits, and a key may be as long as any argument.
 const KEY_BYTES_MAX: u64 = u32::MAX as u64;
 
-use Kind::{Bytes, Flag, Integer, Mode, Percentiles, SavePoints, Text, Words};
+use Kind::{Bytes, Custom, Flag, Integer, Mode, Percentiles, SavePoints, Text, Words};
 use When::{Always, Start};
 
 /// The directives that change what the server does.
@@ -95,6 +95,9 @@ static DIRECTIVES: &[Directive] = &[
     row("acllog-max-len", Integer(field!(acl_log_length), 0..=INT_MAX), "128", Always),
     row("proto-max-bulk-len", Bytes(field!(max_bulk_bytes), MIB..=KEY_BYTES_MAX), "512mb", Always),
     row("client-query-buffer-limit", Bytes(field!(query_buffer_bytes), MIB..=BYTES_MAX), "1gb", Always),
+    row("client-output-buffer-limit", Custom { set: clients::set_output_limits, show: clients::show_output_limits }, "normal 0 0 0 slave 256mb 64mb 60 pubsub 32mb 8mb 60", Always),
+    row("notify-keyspace-events", Custom { set: clients::set_events, show: clients::show_events }, "", Always),
+    row("tracking-table-max-keys", Integer(field!(tracked_keys_max), 0..=i64::MAX), "1000000", Always),
     row("enable-debug-command", choice!(enable_debug_command, DebugCommand), "no", Start),
 
     // The process.
@@ -148,7 +151,6 @@ const NOT_PROVIDED: &[&str] = &[
     "backup-retention",
     "backup-schedule",
     "backup-url",
-    "client-output-buffer-limit",
     "http-port",
     "journal-disk-limit",
     "loadmodule",

@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     SavePoints(Field<Vec<(u64, u64)>>),
     /// Any number of percentiles, from 0 to 100.
     Percentiles(Field<Vec<String>>),
+    /// Words that are read and shown in a way of their own; a repeated directive adds to those before.
+    Custom { set: fn(&mut Settings, &[&str]) -> Result<(), String>, show: fn(&Settings) -> String },
     /// One of some names.
     Choice { names: &'static [&'static str], get: fn(&Settings) -> usize, set: fn(&mut Settings, usize) },
     /// Known, but only this value is what the server does; `usual` is one that files of other servers carry, harmless to
@@ -43,6 +45,7 @@ impl Kind {
                     words.iter().filter(|w| !w.is_empty()).map(|&w| w.to_owned()).collect();
                 Ok(())
             }
+            Kind::Custom { set, .. } => set(settings, words),
             Kind::SavePoints(field) => {
                 let points = save_points(words)?;
                 *(field.get_mut)(settings) = points;
@@ -72,7 +75,7 @@ impl Kind {
     /// Sets the value to the one text CONFIG SET gives, which may be several words.
     pub(crate) fn set_one(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
         match self {
-            Kind::Words(_) | Kind::SavePoints(_) | Kind::Percentiles(_) => {
+            Kind::Words(_) | Kind::SavePoints(_) | Kind::Percentiles(_) | Kind::Custom { .. } => {
                 let words: Vec<&str> = text.split_whitespace().collect();
                 self.set(settings, if words.is_empty() { &[""] } else { &words })
             }
@@ -114,7 +117,7 @@ impl Kind {
                     return Err(format!("only '{value}' is provided: {why}"));
                 }
             }
-            Kind::Words(_) | Kind::SavePoints(_) | Kind::Percentiles(_) => {
+            Kind::Words(_) | Kind::SavePoints(_) | Kind::Percentiles(_) | Kind::Custom { .. } => {
                 return self.set(settings, &[word]);
             }
         }
@@ -134,6 +137,7 @@ impl Kind {
                 let points = (field.get)(settings).iter();
                 points.map(|(seconds, changes)| format!("{seconds} {changes}")).collect::<Vec<_>>().join(" ")
             }
+            Kind::Custom { show, .. } => show(settings),
             Kind::Choice { names, get, .. } => names[get(settings)].to_owned(),
             Kind::Fixed { value, .. } => (*value).to_owned(),
         }
@@ -143,7 +147,11 @@ impl Kind {
     pub(crate) fn line(&self, settings: &Settings) -> String {
         let shown = self.show(settings);
         match self {
-            Kind::Words(_) | Kind::SavePoints(_) | Kind::Percentiles(_) if !shown.is_empty() => shown,
+            Kind::Words(_) | Kind::SavePoints(_) | Kind::Percentiles(_) | Kind::Custom { .. }
+                if !shown.is_empty() =>
+            {
+                shown
+            }
             _ if !shown.is_empty()
                 && shown.bytes().all(|b| b.is_ascii_graphic() && !b"\"'#\\".contains(&b)) =>
             {
@@ -180,7 +188,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Reads a number of bytes: `k m g` are powers of 1000, `kb mb gb` of 1024, in any case.
-fn parse_bytes(text: &str) -> Option<u64> {
+pub(super) fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let factor = match unit.to_ascii_lowercase().as_str() {
