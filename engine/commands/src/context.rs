@@ -1,5 +1,6 @@
 //! What a handler works with.
 
+mod notify;
 mod typed;
 
 pub use typed::Collection;
@@ -183,11 +184,13 @@ impl<'a, 'k> Data<'a, 'k> {
         match database.get(hash.0, key) {
             None => {
                 self.lookups.misses += 1;
+                self.notify(Interest::KEY_MISS, "keymiss", key);
                 None
             }
             Some(entry) if self.is_expired(entry) => {
                 self.lookups.misses += 1;
                 self.remove_expired(self.db, hash, key);
+                self.notify(Interest::KEY_MISS, "keymiss", key);
                 None
             }
             Some(entry) if self.has_due_fields(entry) => {
@@ -251,6 +254,7 @@ impl<'a, 'k> Data<'a, 'k> {
     /// Sets a string; `expire_at_ms` is the key's expiry from now on.
     #[inline]
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expire_at_ms: Option<i64>) {
+        self.notify_new_in(self.db, key);
         let keyspace = self.keyspace();
         let hash = self.hash(key);
         let shard = self.locked.shard_mut(hash);
@@ -268,6 +272,7 @@ impl<'a, 'k> Data<'a, 'k> {
     pub fn insert_in(&mut self, db: u16, key: &[u8], object: Object, expire_at_ms: Option<i64>) {
         let keyspace = self.keyspace();
         let hash = self.hash(key);
+        self.notify_new_in(db, key);
         let entry = Entry::object(key, object, expire_at_ms);
         self.locked.shard_mut(hash).database_mut(db).insert(hash.0, entry, |key| keyspace.hash(key).0);
         self.changed_in(db, key);
@@ -324,18 +329,6 @@ impl<'a, 'k> Data<'a, 'k> {
     /// Says that what has changed is wholly in the effects already written, or in none.
     pub fn no_effect(&mut self) {
         self.effects.suppress();
-    }
-
-    /// Tells those who listen for this class of events what happened to a key of the selected database.
-    #[inline]
-    pub fn notify(&mut self, class: Interest, event: &'static str, key: &[u8]) {
-        self.notify_in(self.db, class, event, key);
-    }
-
-    /// As [`Data::notify`], for a key of any database.
-    #[inline]
-    pub fn notify_in(&mut self, db: u16, class: Interest, event: &'static str, key: &[u8]) {
-        self.effects.news().event(class, event, db, key);
     }
 
     /// Whether the journal is being replayed.
