@@ -6,6 +6,7 @@ use super::compare::Condition;
 use crate::args::{TimeUnit, float, integer, is};
 use crate::context::{Context, Data};
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::keys::Access;
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
@@ -132,6 +133,7 @@ fn set(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     if args.len() == 3 {
         // Nothing to look at: whatever is there goes.
         ctx.data.set_string(key, value, None);
+        ctx.data.notify(Interest::STRING, "set", key);
         ctx.reply.ok();
         return Ok(());
     }
@@ -152,6 +154,10 @@ fn set(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         return Ok(());
     }
     store(ctx, key, value, if options.keep_ttl { expiry_before } else { options.expire_at_ms });
+    ctx.data.notify(Interest::STRING, "set", key);
+    if options.expire_at_ms.is_some() {
+        ctx.data.notify(Interest::GENERIC, "expire", key);
+    }
     if !options.get {
         ctx.reply.ok();
     }
@@ -171,6 +177,7 @@ fn setnx(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let absent = !ctx.data.exists(args[1]);
     if absent {
         ctx.data.set_string(args[1], args[2], None);
+        ctx.data.notify(Interest::STRING, "set", args[1]);
     }
     ctx.reply.integer(i64::from(absent));
     Ok(())
@@ -192,6 +199,8 @@ fn set_with_expiry(
 ) -> CommandResult {
     let at = expire_at(args[2], unit, ctx.data.now_ms, command)?;
     store(ctx, args[1], args[3], Some(at));
+    ctx.data.notify(Interest::STRING, "set", args[1]);
+    ctx.data.notify(Interest::GENERIC, "expire", args[1]);
     ctx.reply.ok();
     Ok(())
 }
@@ -226,14 +235,17 @@ fn getex(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         Some(None) => {
             ctx.data.set_expire_at_ms(key, None);
             ctx.data.effect(&[b"PERSIST", key]);
+            ctx.data.notify(Interest::GENERIC, "persist", key);
         }
         Some(Some(at)) if at <= ctx.data.now_ms => {
             ctx.data.remove(key);
             ctx.data.effect(&[b"DEL", key]);
+            ctx.data.notify(Interest::GENERIC, "del", key);
         }
         Some(Some(at)) => {
             ctx.data.set_expire_at_ms(key, Some(at));
             ctx.data.effect(&[b"PEXPIREAT", key, at.to_string().as_bytes()]);
+            ctx.data.notify(Interest::GENERIC, "expire", key);
         }
     }
     Ok(())
@@ -249,6 +261,7 @@ fn getdel(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     }
     ctx.data.remove(args[1]);
     ctx.data.effect(&[b"DEL", args[1]]);
+    ctx.data.notify(Interest::GENERIC, "del", args[1]);
     Ok(())
 }
 
@@ -258,6 +271,7 @@ fn getset(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         None => ctx.reply.null(),
     }
     store(ctx, args[1], args[2], None);
+    ctx.data.notify(Interest::STRING, "set", args[1]);
     Ok(())
 }
 
@@ -286,6 +300,7 @@ fn pairs<'a, 'b>(
 fn mset(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     for pair in pairs(args, "mset")? {
         ctx.data.set_string(pair[0], pair[1], None);
+        ctx.data.notify(Interest::STRING, "set", pair[0]);
     }
     ctx.reply.ok();
     Ok(())
@@ -299,6 +314,7 @@ fn msetnx(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     }
     for pair in pairs {
         ctx.data.set_string(pair[0], pair[1], None);
+        ctx.data.notify(Interest::STRING, "set", pair[0]);
     }
     ctx.reply.integer(1);
     Ok(())
@@ -322,13 +338,20 @@ pub(super) fn check_size(data: &Data<'_, '_>, bytes: usize) -> CommandResult {
     Ok(())
 }
 
+/// The length of a string that is about to change; counts nothing.
+fn len_to_change(ctx: &mut Context<'_, '_>, key: &[u8]) -> Result<usize, CommandError> {
+    let value = ctx.data.peek(key).map(|entry| entry.as_str().ok_or(CommandError::WrongType)).transpose()?;
+    Ok(value.map_or(0, <[u8]>::len))
+}
+
 fn append(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    let before = ctx.data.get_str(args[1])?.map_or(0, <[u8]>::len);
+    let before = len_to_change(ctx, args[1])?;
     check_size(&ctx.data, before + args[2].len())?;
     let len = edit(&mut ctx.data, args[1], |bytes| {
         bytes.extend_from_slice(args[2]);
         bytes.len()
     });
+    ctx.data.notify(Interest::STRING, "append", args[1]);
     ctx.reply.integer(len as i64);
     Ok(())
 }
@@ -353,7 +376,7 @@ fn setrange(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let Ok(offset) = usize::try_from(offset) else {
         return Err(CommandError::other("ERR offset is out of range"));
     };
-    let before = ctx.data.get_str(args[1])?.map_or(0, <[u8]>::len);
+    let before = len_to_change(ctx, args[1])?;
     if value.is_empty() {
         ctx.reply.integer(before as i64);
         return Ok(());
@@ -366,6 +389,7 @@ fn setrange(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         bytes[offset..offset + value.len()].copy_from_slice(value);
         bytes.len()
     });
+    ctx.data.notify(Interest::STRING, "setrange", args[1]);
     ctx.reply.integer(len as i64);
     Ok(())
 }
@@ -398,6 +422,7 @@ fn add(ctx: &mut Context<'_, '_>, key: &[u8], by: i64) -> CommandResult {
     let after = before.checked_add(by).ok_or(CommandError::Overflow)?;
     let mut text = [0u8; 20];
     ctx.data.set_string(key, decimal(&mut text, after), expiry);
+    ctx.data.notify(Interest::STRING, "incrby", key);
     ctx.reply.integer(after);
     Ok(())
 }
@@ -423,6 +448,7 @@ fn incrbyfloat(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let after = crate::args::add_decimals(before, args[2])
         .ok_or(CommandError::other("ERR increment would produce NaN or Infinity"))?;
     store(ctx, key, after.as_bytes(), expiry);
+    ctx.data.notify(Interest::STRING, "incrbyfloat", key);
     ctx.reply.bulk(after.as_bytes());
     Ok(())
 }
