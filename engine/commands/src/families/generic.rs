@@ -7,6 +7,7 @@ use crate::args::{TimeUnit, integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
 use crate::glob::glob_matches;
+use crate::hub::Interest;
 use crate::keys::{Access, KeySpec};
 use crate::scan::{ScanOptions, cursor, reply_scan};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
@@ -52,8 +53,14 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
 const EMBEDDED_MAX: usize = 44;
 
 fn del(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    let removed = args[1..].iter().filter(|key| ctx.data.remove(key).is_some()).count();
-    ctx.reply.integer(removed as i64);
+    let mut removed = 0;
+    for key in &args[1..] {
+        if ctx.data.remove(key).is_some() {
+            ctx.data.notify(Interest::GENERIC, "del", key);
+            removed += 1;
+        }
+    }
+    ctx.reply.integer(removed);
     Ok(())
 }
 
@@ -161,9 +168,11 @@ fn set_expiry(
     if at <= now_ms && !ctx.data.is_replaying() {
         ctx.data.remove(key);
         ctx.data.effect(&[b"DEL", key]);
+        ctx.data.notify(Interest::GENERIC, "del", key);
     } else {
         ctx.data.set_expire_at_ms(key, Some(at));
         ctx.data.effect(&[b"PEXPIREAT", key, at.to_string().as_bytes()]);
+        ctx.data.notify(Interest::GENERIC, "expire", key);
     }
     ctx.reply.integer(1);
     Ok(())
@@ -206,6 +215,7 @@ fn persist(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let expires = ctx.data.peek(args[1]).is_some_and(|entry| entry.expire_at_ms().is_some());
     if expires {
         ctx.data.set_expire_at_ms(args[1], None);
+        ctx.data.notify(Interest::GENERIC, "persist", args[1]);
     }
     ctx.reply.integer(i64::from(expires));
     Ok(())
@@ -276,6 +286,8 @@ fn rename_key(ctx: &mut Context<'_, '_>, from: &[u8], to: &[u8]) {
     if let Some(entry) = ctx.data.remove(from) {
         let expire_at_ms = entry.expire_at_ms();
         ctx.data.insert(to, entry.into_object(), expire_at_ms);
+        ctx.data.notify(Interest::GENERIC, "rename_from", from);
+        ctx.data.notify(Interest::GENERIC, "rename_to", to);
     }
 }
 
@@ -285,7 +297,9 @@ fn rename(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     }
     if args[1] != args[2] {
         // If the target has expired, that is an effect of its own, and comes first.
-        ctx.data.peek(args[2]);
+        if ctx.data.peek(args[2]).is_some() {
+            ctx.data.notify(Interest::NEW, "new", args[2]);
+        }
         rename_key(ctx, args[1], args[2]);
     }
     ctx.reply.ok();
@@ -338,7 +352,11 @@ fn copy(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let taken = ctx.data.peek_in(db, to).is_some();
     match copied {
         Some((object, expire_at_ms)) if replace || !taken => {
+            if taken {
+                ctx.data.notify_in(db, Interest::NEW, "new", to);
+            }
             ctx.data.insert_in(db, to, object, expire_at_ms);
+            ctx.data.notify_in(db, Interest::GENERIC, "copy_to", to);
             ctx.reply.integer(1);
         }
         _ => ctx.reply.integer(0),
@@ -366,6 +384,8 @@ fn move_key(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     if let Some(entry) = ctx.data.remove(key) {
         let expire_at_ms = entry.expire_at_ms();
         ctx.data.insert_in(db, key, entry.into_object(), expire_at_ms);
+        ctx.data.notify(Interest::GENERIC, "move_from", key);
+        ctx.data.notify_in(db, Interest::GENERIC, "move_to", key);
     }
     ctx.reply.integer(1);
     Ok(())
