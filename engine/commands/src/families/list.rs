@@ -7,6 +7,7 @@ use cairn_keyspace::types::{List, Side};
 use crate::args::{clamp_range, integer, is, natural, positive};
 use crate::context::{Context, bulk_item};
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::keys::Access;
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
@@ -56,6 +57,16 @@ fn rpushx(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     push(ctx, args, Side::Back, false)
 }
 
+/// The event of an element put in at an end.
+fn pushed(side: Side) -> &'static str {
+    if side == Side::Front { "lpush" } else { "rpush" }
+}
+
+/// The event of an element taken from an end.
+fn popped(side: Side) -> &'static str {
+    if side == Side::Front { "lpop" } else { "rpop" }
+}
+
 fn push(ctx: &mut Context<'_, '_>, args: &[&[u8]], side: Side, create: bool) -> CommandResult {
     let (key, elements, limits) = (args[1], &args[2..], ctx.data.limits);
     let mut len = 0;
@@ -64,10 +75,9 @@ fn push(ctx: &mut Context<'_, '_>, args: &[&[u8]], side: Side, create: bool) -> 
         len = list.len();
         elements.len()
     };
-    if create {
-        ctx.data.edit_or_create(key, edit)?;
-    } else {
-        ctx.data.edit(key, edit)?;
+    let changes = if create { ctx.data.edit_or_create(key, edit)? } else { ctx.data.edit(key, edit)? };
+    if changes > 0 {
+        ctx.data.notify(Interest::LIST, pushed(side), key);
     }
     ctx.reply.integer(len as i64);
     Ok(())
@@ -89,7 +99,7 @@ fn pop(ctx: &mut Context<'_, '_>, args: &[&[u8]], side: Side, command: &'static 
     };
     let reply = &mut ctx.reply;
     let mut found = false;
-    ctx.data.edit(args[1], |list: &mut List| {
+    let taken = ctx.data.edit(args[1], |list: &mut List| {
         found = true;
         let wanted = count.unwrap_or(1).min(list.len());
         if count.is_some() {
@@ -97,6 +107,9 @@ fn pop(ctx: &mut Context<'_, '_>, args: &[&[u8]], side: Side, command: &'static 
         }
         (0..wanted).filter_map(|_| list.pop(side)).inspect(|element| reply.bulk(element)).count()
     })?;
+    if taken > 0 {
+        ctx.data.notify_taken(Interest::LIST, popped(side), args[1]);
+    }
     match count {
         _ if found => {}
         None => reply.null(),
@@ -143,6 +156,7 @@ fn lset(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     match ctx.data.edit(args[1], |list: &mut List| usize::from(list.set(index, args[3], limits)))? {
         0 => Err(CommandError::IndexOutOfRange),
         _ => {
+            ctx.data.notify(Interest::LIST, "lset", args[1]);
             ctx.reply.ok();
             Ok(())
         }
@@ -163,6 +177,9 @@ fn linsert(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         answer = len.map_or(-1, |len| len as i64);
         usize::from(len.is_some())
     })?;
+    if answer > 0 {
+        ctx.data.notify(Interest::LIST, "linsert", args[1]);
+    }
     ctx.reply.integer(answer);
     Ok(())
 }
@@ -170,18 +187,26 @@ fn linsert(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 fn lrem(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let count = integer(args[2])?;
     let removed = ctx.data.edit(args[1], |list: &mut List| list.remove(count, args[3]))?;
+    if removed > 0 {
+        ctx.data.notify_taken(Interest::LIST, "lrem", args[1]);
+    }
     ctx.reply.integer(removed as i64);
     Ok(())
 }
 
 fn ltrim(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let (start, stop) = (integer(args[2])?, integer(args[3])?);
+    let mut found = false;
     ctx.data.edit(args[1], |list: &mut List| {
+        found = true;
         let before = list.len();
         let range = clamp_range(start, stop, before).unwrap_or(0..0);
         list.trim(range.start, range.len());
         before - list.len()
     })?;
+    if found {
+        ctx.data.notify_taken(Interest::LIST, "ltrim", args[1]);
+    }
     ctx.reply.ok();
     Ok(())
 }
@@ -225,6 +250,8 @@ fn move_element(ctx: &mut Context<'_, '_>, from: &[u8], to: &[u8], pop: Side, pu
             1
         })?;
     }
+    ctx.data.notify(Interest::LIST, pushed(push), to);
+    ctx.data.notify_taken(Interest::LIST, popped(pop), from);
     ctx.reply.bulk(&element);
     Ok(())
 }
@@ -306,7 +333,7 @@ fn pop_many(ctx: &mut Context<'_, '_>, options: &PopMany<'_>) -> Result<bool, Co
             continue;
         }
         let reply = &mut ctx.reply;
-        let popped = ctx.data.edit(key, |list: &mut List| {
+        let taken = ctx.data.edit(key, |list: &mut List| {
             let wanted = count.min(list.len());
             reply.array(2);
             reply.bulk(key);
@@ -314,7 +341,8 @@ fn pop_many(ctx: &mut Context<'_, '_>, options: &PopMany<'_>) -> Result<bool, Co
             (0..wanted).filter_map(|_| list.pop(side)).inspect(|element| reply.bulk(element)).count()
         })?;
         let command: &[u8] = if side == Side::Front { b"LPOP" } else { b"RPOP" };
-        ctx.data.effect(&[command, key, popped.to_string().as_bytes()]);
+        ctx.data.effect(&[command, key, taken.to_string().as_bytes()]);
+        ctx.data.notify_taken(Interest::LIST, popped(side), key);
         return Ok(true);
     }
     Ok(false)
