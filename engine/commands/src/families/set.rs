@@ -6,6 +6,7 @@ use cairn_resp::Reply;
 use crate::args::{is, natural, positive, sample_size};
 use crate::context::{Collection, Context, Data, bulk_item};
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::keys::{Access, KeySpec};
 use crate::scan::{ScanOptions, cursor, reply_scan};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
@@ -41,6 +42,9 @@ fn sadd(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let added = ctx.data.edit_or_create(args[1], |set: &mut Set| {
         args[2..].iter().filter(|member| set.add(member, limits)).count()
     })?;
+    if added > 0 {
+        ctx.data.notify(Interest::SET, "sadd", args[1]);
+    }
     ctx.reply.integer(added as i64);
     Ok(())
 }
@@ -49,6 +53,9 @@ fn srem(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let removed = ctx
         .data
         .edit(args[1], |set: &mut Set| args[2..].iter().filter(|member| set.remove(member)).count())?;
+    if removed > 0 {
+        ctx.data.notify_taken(Interest::SET, "srem", args[1]);
+    }
     ctx.reply.integer(removed as i64);
     Ok(())
 }
@@ -116,6 +123,9 @@ fn spop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             popped.iter().for_each(|member| ctx.reply.bulk(member));
         }
     }
+    if !popped.is_empty() {
+        ctx.data.notify_taken(Interest::SET, "spop", key);
+    }
     if emptied && !popped.is_empty() {
         ctx.data.effect(&[b"DEL", key]);
     } else if !popped.is_empty() {
@@ -166,7 +176,11 @@ fn smove(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     if there && from != to {
         let limits = ctx.data.limits;
         ctx.data.edit(from, |set: &mut Set| usize::from(set.remove(member)))?;
-        ctx.data.edit_or_create(to, |set: &mut Set| usize::from(set.add(member, limits)))?;
+        ctx.data.notify_taken(Interest::SET, "srem", from);
+        let added = ctx.data.edit_or_create(to, |set: &mut Set| usize::from(set.add(member, limits)))?;
+        if added > 0 {
+            ctx.data.notify(Interest::SET, "sadd", to);
+        }
     }
     ctx.reply.integer(i64::from(there));
     Ok(())
@@ -241,7 +255,12 @@ fn combine_and_store(ctx: &mut Context<'_, '_>, args: &[&[u8]], operation: Opera
     let limits = ctx.data.limits;
     let result = operation.run(&sets(&mut ctx.data, &args[2..])?, limits);
     let len = result.len();
-    ctx.data.store(args[1], result);
+    let event = match operation {
+        Operation::Intersection => "sinterstore",
+        Operation::Union => "sunionstore",
+        Operation::Difference => "sdiffstore",
+    };
+    ctx.data.store_as(Interest::SET, event, args[1], result);
     ctx.reply.integer(len as i64);
     Ok(())
 }
