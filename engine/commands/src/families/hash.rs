@@ -7,6 +7,7 @@ use super::set::scan_collection;
 use crate::args::{add_decimals, float, integer, parse_float, sample_options};
 use crate::context::{Context, bulk_item};
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::keys::Access;
 use crate::scan::{cursor, reply_scan};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
@@ -49,6 +50,7 @@ fn set_pairs(
         added = pairs.filter(|pair| hash.set(pair[0], pair[1], limits)).count();
         args.len() / 2 - 1
     })?;
+    ctx.data.notify(Interest::HASH, "hset", args[1]);
     Ok(added)
 }
 
@@ -69,6 +71,9 @@ fn hsetnx(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let set = ctx.data.edit_or_create(args[1], |hash: &mut Hash| {
         usize::from(!hash.contains(args[2]) && hash.set(args[2], args[3], limits))
     })?;
+    if set > 0 {
+        ctx.data.notify(Interest::HASH, "hset", args[1]);
+    }
     ctx.reply.integer(set as i64);
     Ok(())
 }
@@ -141,6 +146,9 @@ fn hdel(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let removed = ctx
         .data
         .edit(args[1], |hash: &mut Hash| args[2..].iter().filter(|field| hash.remove(field)).count())?;
+    if removed > 0 {
+        ctx.data.notify_taken(Interest::HASH, "hdel", args[1]);
+    }
     ctx.reply.integer(removed as i64);
     Ok(())
 }
@@ -163,6 +171,7 @@ fn hincrby(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     };
     let after = before.checked_add(by).ok_or(CommandError::Overflow)?;
     set_field(ctx, args[1], args[2], after.to_string().as_bytes())?;
+    ctx.data.notify(Interest::HASH, "hincrby", args[1]);
     ctx.reply.integer(after);
     Ok(())
 }
@@ -189,6 +198,7 @@ fn hincrbyfloat(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     } else {
         ctx.data.effect(&[b"HSET", key, field, after.as_bytes()]);
     }
+    ctx.data.notify(Interest::HASH, "hincrbyfloat", key);
     ctx.reply.bulk(after.as_bytes());
     Ok(())
 }
