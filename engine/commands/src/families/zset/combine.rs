@@ -7,6 +7,7 @@ use super::{members_header, reply_member};
 use crate::args::{integer, is, natural, parse_float};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 
 /// The score of a plain set's members.
 const PLAIN_SCORE: f64 = 1.0;
@@ -229,11 +230,16 @@ fn reply(ctx: &mut Context<'_, '_>, args: &[&[u8]], operation: Operation, comman
     Ok(())
 }
 
-fn store(ctx: &mut Context<'_, '_>, args: &[&[u8]], operation: Operation, command: &str) -> CommandResult {
+fn store(
+    ctx: &mut Context<'_, '_>,
+    args: &[&[u8]],
+    operation: Operation,
+    command: &'static str,
+) -> CommandResult {
     let [keys, options] = keys_at(args, 2, command)?;
     let (result, _) = run(ctx, keys, options, operation, true)?;
     let len = result.len();
-    ctx.data.store(args[1], result);
+    ctx.data.store_as(Interest::ZSET, command, args[1], result);
     ctx.reply.integer(len as i64);
     Ok(())
 }

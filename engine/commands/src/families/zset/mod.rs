@@ -11,6 +11,7 @@ use super::set::scan_collection;
 use crate::args::{float, is, natural, positive, sample_options};
 use crate::context::{Context, bulk_item};
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::keys::{Access, KeySpec};
 use crate::scan::{cursor, reply_scan};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
@@ -170,6 +171,9 @@ pub(super) fn zadd(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         }
         added + updated
     })?;
+    if added + updated > 0 {
+        ctx.data.notify(Interest::ZSET, "zadd", args[1]);
+    }
     ctx.reply.integer((if options.count_changed { added + updated } else { added }) as i64);
     Ok(())
 }
@@ -202,6 +206,7 @@ fn increment(
             1
         })?;
         ctx.data.effect(&[b"ZADD", key, &score_text(score), member]);
+        ctx.data.notify(Interest::ZSET, "zincr", key);
     }
     ctx.reply.double(score);
     Ok(())
@@ -211,6 +216,9 @@ fn zrem(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let removed = ctx.data.edit(args[1], |zset: &mut Zset| {
         args[2..].iter().filter(|member| zset.remove(member).is_some()).count()
     })?;
+    if removed > 0 {
+        ctx.data.notify_taken(Interest::ZSET, "zrem", args[1]);
+    }
     ctx.reply.integer(removed as i64);
     Ok(())
 }
@@ -265,6 +273,11 @@ enum End {
 }
 
 impl End {
+    /// The event of members taken from it.
+    fn event(self) -> &'static str {
+        if self == End::Lowest { "zpopmin" } else { "zpopmax" }
+    }
+
     /// Takes up to `count` members, the outermost first.
     fn pop(self, zset: &mut Zset, count: usize) -> Vec<(Vec<u8>, f64)> {
         let pop = || match self {
@@ -302,6 +315,9 @@ fn pop(ctx: &mut Context<'_, '_>, args: &[&[u8]], end: End) -> CommandResult {
         popped = end.pop(zset, count.unwrap_or(1));
         popped.len()
     })?;
+    if !popped.is_empty() {
+        ctx.data.notify_taken(Interest::ZSET, end.event(), args[1]);
+    }
     // Pairs of their own only where version 3 was asked for a number of members.
     let pairs = count.is_some() && ctx.reply.protocol() == Protocol::Resp3;
     ctx.reply.array(if pairs { popped.len() } else { popped.len() * 2 });
@@ -366,6 +382,7 @@ fn pop_many(ctx: &mut Context<'_, '_>, options: &PopMany<'_>) -> Result<bool, Co
             popped.len()
         })?;
         ctx.data.effect(&[end.command(), key, popped.len().to_string().as_bytes()]);
+        ctx.data.notify_taken(Interest::ZSET, end.event(), key);
         ctx.reply.array(2);
         ctx.reply.bulk(key);
         ctx.reply.array(popped.len());

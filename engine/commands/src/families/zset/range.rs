@@ -10,6 +10,7 @@ use super::{members_header, reply_member};
 use crate::args::{clamp_range, integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 
 /// What the two bounds of a range are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -212,7 +213,7 @@ pub(super) fn zrangestore(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandR
         }
     }
     let len = result.len();
-    ctx.data.store(args[1], result);
+    ctx.data.store_as(Interest::ZSET, "zrangestore", args[1], result);
     ctx.reply.integer(len as i64);
     Ok(())
 }
@@ -236,6 +237,14 @@ fn remove(ctx: &mut Context<'_, '_>, args: &[&[u8]], by: By) -> CommandResult {
     let bounds = Bounds::parse(by, args[2], args[3])?;
     let removed =
         ctx.data.edit(args[1], |zset: &mut Zset| zset.remove_ranks(bounds.ranks(zset, false), |_, _| {}))?;
+    if removed > 0 {
+        let event = match by {
+            By::Rank => "zremrangebyrank",
+            By::Score => "zremrangebyscore",
+            By::Lex => "zremrangebylex",
+        };
+        ctx.data.notify_taken(Interest::ZSET, event, args[1]);
+    }
     ctx.reply.integer(removed as i64);
     Ok(())
 }
