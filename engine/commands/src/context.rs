@@ -248,19 +248,22 @@ impl<'a, 'k> Data<'a, 'k> {
     fn changed_in(&mut self, db: u16, key: &[u8]) {
         let hash = self.hash(key);
         self.locked.shard_mut(hash).touch(db, key);
-        self.effects.note_change(hash, key);
+        self.effects.note_change(hash);
+        self.effects.news().changed(key);
     }
 
     /// Sets a string; `expire_at_ms` is the key's expiry from now on.
     #[inline]
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expire_at_ms: Option<i64>) {
-        self.notify_new_in(self.db, key);
         let keyspace = self.keyspace();
         let hash = self.hash(key);
         let shard = self.locked.shard_mut(hash);
-        shard.database_mut(self.db).set_string(hash.0, key, value, expire_at_ms, |key| keyspace.hash(key).0);
+        let is_new = shard
+            .database_mut(self.db)
+            .set_string(hash.0, key, value, expire_at_ms, |key| keyspace.hash(key).0);
         shard.touch(self.db, key);
-        self.effects.note_change(hash, key);
+        self.effects.note_change(hash);
+        self.tell_set(key, is_new);
     }
 
     /// Puts a value in, in place of what was there.

@@ -335,13 +335,6 @@ pub fn run(
     let data = Data::new(locked, effects, db, tools);
     let mut context = Context { data, reply, session, host, job: None, wait: None, in_transaction: false };
     context.run(spec, args);
-    if let Some(tracking) = &mut context.session.tracking
-        && context.session.transaction.is_none()
-        && !spec.name.starts_with("client|")
-    {
-        // CLIENT CACHING is about one command, or one transaction.
-        tracking.caching = false;
-    }
     Ran { job: context.job, wait: context.wait, lookups: context.data.lookups }
 }
 
@@ -413,14 +406,15 @@ impl Context<'_, '_> {
             let line = monitor::line(self.data.db, &self.host.client_address(self.session.id), spec, args);
             self.data.effects().news().line(&line);
         }
-        if let Some(tracking) = &self.session.tracking
-            && tracking.remembers()
-            && spec.flags.has(Flags::READ)
-            && !spec.flags.has(Flags::PUBSUB)
-        {
+        let Some(tracking) = &mut self.session.tracking else { return };
+        if tracking.remembers() && spec.flags.has(Flags::READ) && !spec.flags.has(Flags::PUBSUB) {
             let mut read = Vec::new();
             spec.keys.each(args, |at| read.push(args[at]));
             self.host.hub().remember(&read, self.session.id);
+        }
+        // CLIENT CACHING is about one command, or one transaction.
+        if !self.in_transaction && self.session.transaction.is_none() && !spec.name.starts_with("client|") {
+            tracking.caching = false;
         }
     }
 

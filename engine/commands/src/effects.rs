@@ -75,8 +75,7 @@ impl Effects {
     }
 
     #[inline]
-    pub(crate) fn note_change(&mut self, hash: KeyHash, key: &[u8]) {
-        self.news.changed(key);
+    pub(crate) fn note_change(&mut self, hash: KeyHash) {
         self.dirty = true;
         self.changes += 1;
         self.changed.push(hash);

@@ -236,7 +236,8 @@ impl Database {
         old
     }
 
-    /// Sets a string value: in place where the key is there. `expire_at_ms` is the expiry from now on.
+    /// Sets a string value: in place where the key is there. `expire_at_ms` is the expiry from now on. Returns whether the
+    /// key is new.
     #[inline]
     pub fn set_string(
         &mut self,
@@ -245,11 +246,11 @@ impl Database {
         value: &[u8],
         expire_at_ms: Option<i64>,
         hash_of: impl Fn(&[u8]) -> u64,
-    ) {
+    ) -> bool {
         let Some(entry) = self.table.get_mut(hash, key) else {
             self.table.insert_new(hash, Entry::string(key, value, expire_at_ms), hash_of);
             self.reindex(hash, None, expire_at_ms);
-            return;
+            return true;
         };
         let (before, fields_before) = (entry.expire_at_ms(), entry.fields_expire_at_ms());
         entry.set_string(value);
@@ -258,6 +259,7 @@ impl Database {
             self.reindex(hash, before, expire_at_ms);
         }
         self.reindex_fields(hash, fields_before, None);
+        false
     }
 
     /// Takes the entry of `key` out.
@@ -398,7 +400,10 @@ mod tests {
             let key = ((state >> 50) as u16 % 2_000).to_le_bytes().to_vec();
             let at = Some((state >> 40) as i64 % 50).filter(|at| *at < 40);
             match (state >> 33) % 5 {
-                0 => database.set_string(hash(&key), &key, b"value", at, hash),
+                0 => {
+                    let is_new = database.set_string(hash(&key), &key, b"value", at, hash);
+                    assert_eq!(is_new, !model.contains_key(&key));
+                }
                 1 => drop(database.insert(hash(&key), Entry::string(&key, b"", at), hash)),
                 2 => {
                     assert_eq!(database.set_expire_at_ms(hash(&key), &key, at), model.contains_key(&key));

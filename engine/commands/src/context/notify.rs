@@ -36,6 +36,22 @@ impl Data<'_, '_> {
         }
     }
 
+    /// Tells of a string that was set.
+    #[inline]
+    pub(super) fn tell_set(&mut self, key: &[u8], is_new: bool) {
+        if self.effects.news().is_wanted(Interest::NEW.and(Interest::TRACKING)) {
+            self.tell_set_to_listeners(key, is_new);
+        }
+    }
+
+    #[cold]
+    fn tell_set_to_listeners(&mut self, key: &[u8], is_new: bool) {
+        if is_new {
+            self.notify(Interest::NEW, "new", key);
+        }
+        self.effects.news().changed(key);
+    }
+
     /// Tells of a key that is about to come into being, unless it is there.
     #[inline]
     pub(super) fn notify_new_in(&mut self, db: u16, key: &[u8]) {

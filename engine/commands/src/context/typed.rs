@@ -160,7 +160,8 @@ impl Data<'_, '_> {
                 shard.database_mut(self.db).remove(hash.0, key);
             }
             shard.touch(self.db, key);
-            self.effects.note_change(hash, key);
+            self.effects.note_change(hash);
+            self.effects.news().changed(key);
         }
         Ok(changes)
     }

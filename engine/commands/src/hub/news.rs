@@ -122,11 +122,11 @@ pub(crate) struct News {
 }
 
 impl News {
-    /// Begins anew, for those who listen now.
+    /// Begins anew, for those who listen now. What was collected before has been told.
     #[inline]
     pub(crate) fn begin(&mut self, interest: Interest) {
+        debug_assert!(self.items.is_empty(), "the news of the command before were not told");
         self.interest = interest;
-        self.items.clear();
     }
 
     /// Whether somebody listens for any of these.
