@@ -223,8 +223,9 @@ impl Table {
         self.bucket(index).get(tag_at(hash, level), key)
     }
 
-    /// The entry of `key`, to change its value.
-    #[inline]
+    /// The entry of `key`, to change its value. Always inlined: every SET of a key that is there goes through it, and what
+    /// the compiler thinks of its size depends on its callers.
+    #[inline(always)]
     pub(crate) fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
         if self.len == 0 {
             return None;
