@@ -193,6 +193,15 @@ impl Client {
         }
     }
 
+    /// Whether the server says nothing for so long.
+    #[track_caller]
+    pub fn is_silent(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).expect("a socket takes a timeout");
+        let heard = self.buffer.len() > self.read || self.fill().is_ok();
+        self.stream.set_read_timeout(Some(LIMIT)).expect("a socket takes a timeout");
+        !heard
+    }
+
     /// Says that nothing more will be sent.
     pub fn finish_sending(&mut self) -> io::Result<()> {
         self.stream.shutdown(std::net::Shutdown::Write)
