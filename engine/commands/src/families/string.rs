@@ -209,7 +209,7 @@ fn getex(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let key = args[1];
     let option = match args[2..] {
         [] => None,
-        [ref words @ ..] if words.iter().all(|word| is(word, "persist")) => Some(None),
+        ref words if words.iter().all(|word| is(word, "persist")) => Some(None),
         [ref pairs @ .., option, amount] => {
             let unit = TimeUnit::of_option(option).ok_or(CommandError::Syntax)?;
             repeats(pairs, unit)?;
