@@ -52,18 +52,22 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "georadiusbymember_ro", arity: at_least(5), flags: Flags::READ,             keys: Keys::one(1),           acl: GEO, handler: georadiusbymember_ro },
 ];
 
-/// The key that is searched, and the last one named behind STORE or STOREDIST among the options from `options` on, which
-/// are read as the command itself reads them.
+/// The key that is searched, the first ones behind STORE and STOREDIST, as Redis tells them, and the one that is written:
+/// the last of the options from `options` on, read as the command itself reads them.
 fn source_and_store(args: &[&[u8]], options: usize) -> Vec<(usize, Access)> {
+    let behind = |word: &str| (options..args.len()).find(|at| is(args[*at], word)).map(|at| at + 1);
     let (mut at, mut destination) = (options, None);
     while let Some(word) = args.get(at) {
         if is(word, "store") || is(word, "storedist") {
-            destination = Some((at + 1, Access::OW.update()));
+            destination = Some(at + 1);
         }
         at += if is(word, "store") || is(word, "storedist") || is(word, "count") { 2 } else { 1 };
     }
+    let mut stores: Vec<usize> = [behind("store"), behind("storedist")].into_iter().flatten().collect();
+    stores.extend(destination.filter(|at| !stores.contains(at)));
     let source = std::iter::once((1, Access::RO.access()));
-    source.chain(destination).filter(|(at, _)| *at < args.len()).collect()
+    let stores = stores.into_iter().map(|at| (at, Access::OW.update()));
+    source.chain(stores).filter(|(at, _)| *at < args.len()).collect()
 }
 
 /// A position that has a score.
@@ -259,9 +263,9 @@ mod tests {
             let args: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
             super::source_and_store(&args, 6).into_iter().map(|(at, _)| at).collect::<Vec<_>>()
         };
-        assert_eq!(found("georadius k 1 2 3 m asc STORE a storedist b"), [1, 10]);
+        assert_eq!(found("georadius k 1 2 3 m asc STORE a storedist b"), [1, 8, 10]);
         assert_eq!(found("georadius k 1 2 3 m store store asc"), [1, 7]);
-        assert_eq!(found("georadius k 1 2 3 m count store a"), [1]);
+        assert_eq!(found("georadius k 1 2 3 m count store a store b"), [1, 8, 10]);
         assert_eq!(found("georadius k 1 2 3 m store"), [1]);
         sicily().check("GEORADIUS Sicily 15 37 100 km STORE STORE ASC -> :1");
     }
