@@ -10,7 +10,7 @@ use cairn_keyspace::types::Limits;
 use cairn_keyspace::{Entry, KeyHash, Keyspace, Locked, Object};
 use cairn_resp::Reply;
 
-use crate::dispatch::Tools;
+use crate::dispatch::{Strayed, Tools};
 use crate::effects::Effects;
 use crate::error::CommandError;
 use crate::host::{Host, Job};
@@ -34,8 +34,10 @@ pub struct Context<'a, 'k> {
     pub job: Option<Job>,
     /// What the command waits for instead of replying; see [`Context::wait`].
     pub wait: Option<Box<Wait>>,
-    /// Whether the command runs as part of EXEC.
+    /// Whether the command runs as part of EXEC, or of a script.
     pub in_transaction: bool,
+    /// What a script touches beyond the keys it declared.
+    pub strayed: Strayed,
 }
 
 /// Counters of keyspace lookups, as INFO shows them.

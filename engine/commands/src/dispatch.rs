@@ -13,6 +13,7 @@ use crate::error::CommandError;
 use crate::host::{Host, Job};
 use crate::hub::Interest;
 use crate::monitor;
+use crate::script;
 use crate::session::{Session, Transaction};
 use crate::spec::{CommandSpec, Flags};
 use crate::table::{Command, lookup, resolve};
@@ -103,6 +104,21 @@ impl Route {
     }
 }
 
+/// Whether a command may change data: by its own flags, or by those of what it may run.
+#[must_use]
+pub fn may_write(spec: &CommandSpec) -> bool {
+    spec.flags.has(Flags::WRITE) || (script::runs_script(spec) && !spec.flags.has(Flags::READ))
+}
+
+/// Whether a request is answered although a script has run for too long.
+#[must_use]
+pub fn is_allowed_while_busy(args: &[&[u8]]) -> bool {
+    let is_allowed = resolve(args).is_some_and(|spec| spec.flags.has(Flags::ALLOW_BUSY));
+    // Of the ways to end the server only the one that waits for nothing.
+    let ends = args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"shutdown"));
+    is_allowed && (!ends || (args.len() == 2 && args[1].eq_ignore_ascii_case(b"nosave")))
+}
+
 /// What to do with a request.
 pub enum Decision {
     /// Run it, under these locks.
@@ -125,15 +141,25 @@ pub enum LockPlan {
 }
 
 impl LockPlan {
-    /// Takes the locks.
+    /// Takes the locks; `None` when somebody has one who is known to keep it for long.
+    #[inline]
+    #[must_use]
+    pub fn try_lock<'k>(&self, keyspace: &'k Keyspace) -> Option<Locked<'k>> {
+        match self {
+            LockPlan::None => Some(keyspace.lock_none()),
+            LockPlan::One(hash) => keyspace.try_lock_one(*hash),
+            LockPlan::Many(hashes) => keyspace.try_lock_many(hashes.iter().copied()),
+            LockPlan::Whole => keyspace.try_lock_all(),
+        }
+    }
+
+    /// Takes the locks, where nobody keeps one for long.
+    ///
+    /// # Panics
+    /// When somebody does.
     #[must_use]
     pub fn lock<'k>(&self, keyspace: &'k Keyspace) -> Locked<'k> {
-        match self {
-            LockPlan::None => keyspace.lock_none(),
-            LockPlan::One(hash) => keyspace.lock_one(*hash),
-            LockPlan::Many(hashes) => keyspace.lock_many(hashes.iter().copied()),
-            LockPlan::Whole => keyspace.lock_all(),
-        }
+        self.try_lock(keyspace).expect("scripts run where locks are tried")
     }
 
     pub(crate) fn of(spec: &CommandSpec, args: &[&[u8]], keyspace: &Keyspace) -> Self {
@@ -166,6 +192,10 @@ impl LockPlan {
         for args in session.transaction.iter().flat_map(|transaction| &transaction.queue) {
             let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
             let Some(spec) = resolve(&args) else { continue };
+            if script::runs_script(spec) {
+                // What it will touch is known only when it does, and by then others of the transaction may have written.
+                return LockPlan::Whole;
+            }
             match Self::of(spec, &args, keyspace) {
                 LockPlan::None => {}
                 LockPlan::One(hash) => hashes.push(hash),
@@ -303,6 +333,17 @@ pub struct Ran {
     pub wait: Option<Box<Wait>>,
     /// Counters to add up.
     pub lookups: Lookups,
+    /// What a script did beyond the keys it had declared.
+    pub strayed: Strayed,
+}
+
+/// What a script touched beyond the keys it had declared.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub struct Strayed {
+    /// It could not get their locks and has done nothing yet: the command is to be run again under all locks.
+    pub restart: bool,
+    /// What its reply tells of.
+    pub examined: Option<LockPlan>,
 }
 
 /// The parts that every run of a command needs and that outlive it.
@@ -333,9 +374,12 @@ pub fn run(
 ) -> Ran {
     let db = session.db;
     let data = Data::new(locked, effects, db, tools);
-    let mut context = Context { data, reply, session, host, job: None, wait: None, in_transaction: false };
+    let strayed = Strayed::default();
+    let mut context =
+        Context { data, reply, session, host, job: None, wait: None, in_transaction: false, strayed };
     context.run(spec, args);
-    Ran { job: context.job, wait: context.wait, lookups: context.data.lookups }
+    let Context { job, wait, data, strayed, .. } = context;
+    Ran { job, wait, lookups: data.lookups, strayed }
 }
 
 /// What [`expire_shard`] removed.

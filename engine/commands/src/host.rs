@@ -7,6 +7,7 @@ use cairn_keyspace::Locked;
 use crate::acl::Acl;
 use crate::hub::{Hub, Inbox};
 use crate::observed::Observed;
+use crate::script::Scripts;
 use crate::session::Session;
 
 /// What commands that need a process answer where there is none.
@@ -101,6 +102,17 @@ pub trait Host {
     fn pause_clients(&self, _milliseconds: u64, _what: Pause) {}
     /// Lets those who wait go on.
     fn unpause_clients(&self) {}
+    /// The scripts that are known and those that run.
+    fn scripts(&self) -> &Scripts {
+        // Where there is no engine, no script runs: not in a replay, and not for who serves those that wait.
+        static NONE: LazyLock<Scripts> = LazyLock::new(Scripts::default);
+        &NONE
+    }
+    /// A script has kept this thread for some milliseconds and may for longer: what else the thread would do is to be
+    /// done by another.
+    fn step_aside(&self) {}
+    /// A line that a script logs; the level is 0 (debug) to 3 (warning).
+    fn script_log(&self, _level: u8, _text: &str) {}
     /// Whether DEBUG may run for this client.
     fn debug_allowed(&self, _session: u64) -> bool {
         false

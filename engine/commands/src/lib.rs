@@ -23,6 +23,7 @@ mod monitor;
 pub mod observed;
 mod replay;
 mod scan;
+pub mod script;
 mod session;
 mod spec;
 mod table;
@@ -32,7 +33,10 @@ pub mod waiting;
 
 pub use cairn_resp::{Protocol, Reply};
 pub use context::{Collection, Context, Data, Lookups};
-pub use dispatch::{Decision, Expired, LockPlan, Ran, Route, Tools, decide, expire_shard, run};
+pub use dispatch::{
+    Decision, Expired, LockPlan, Ran, Route, Strayed, Tools, decide, expire_shard, is_allowed_while_busy,
+    may_write, run,
+};
 pub use effects::Effects;
 pub use error::{CommandError, CommandResult};
 pub use families::pubsub::end_messages;

@@ -10,7 +10,8 @@ use cairn_resp::{Args, Parsed, Parser, Protocol, Reply};
 
 use crate::context::next_random;
 use crate::hub::Hub;
-use crate::waiting::{Until, Wait, lock_with_destinations, queue, serve};
+use crate::script::Scripts;
+use crate::waiting::{Until, Wait, queue, serve, try_lock_with_destinations};
 use crate::{Decision, Effects, Host, Route, Session, Tools, decide, expire_shard, run};
 
 /// Runs commands one after the other.
@@ -22,6 +23,7 @@ pub(crate) struct Engine {
     pub(crate) random: u64,
     /// What a journal would hold, as requests.
     pub(crate) journal: Vec<u8>,
+    host: Silent,
     effects: Effects,
     replaying: bool,
     /// Those who wait, or have waited, in the order they came.
@@ -39,6 +41,7 @@ impl Engine {
             limits: Limits::default(),
             random: 1,
             journal: Vec::new(),
+            host: Silent::default(),
             effects: Effects::default(),
             replaying: false,
             waiters: Vec::new(),
@@ -52,9 +55,9 @@ impl Engine {
         let mut reply = Reply::new(&mut out, self.session.protocol);
         let route = Route::of(args, &self.keyspace);
         if let Decision::Run(spec, locks) =
-            decide(&mut self.session, &Alone(&self.hub), args, &route, &self.keyspace, &mut reply)
+            decide(&mut self.session, &self.host, args, &route, &self.keyspace, &mut reply)
         {
-            let mut locked = lock_with_destinations(&locks, &self.keyspace);
+            let mut locked = try_lock_with_destinations(&locks, &self.keyspace).expect("nobody else locks");
             let tools = Tools {
                 now_ms: self.now_ms,
                 limits: &self.limits,
@@ -63,9 +66,9 @@ impl Engine {
                 known_key: route.known_key(args),
             };
             self.effects.clear();
-            self.effects.listen(self.hub.interest());
-            let host = Alone(&self.hub);
-            let ran = run(spec, args, &mut self.session, &host, &mut locked, &mut self.effects, reply, tools);
+            self.effects.listen(self.host.hub.interest());
+            let ran =
+                run(spec, args, &mut self.session, &self.host, &mut locked, &mut self.effects, reply, tools);
             if let Some(Wait { until: Until::Keys(keys), .. }) = ran.wait.map(|wait| *wait) {
                 let resp3 = self.session.protocol == Protocol::Resp3;
                 let waiter = Waiter::new(self.session.id, self.session.db, resp3);
@@ -74,7 +77,7 @@ impl Engine {
             }
             let (now_ms, limits, random) = (self.now_ms, &self.limits, &mut self.random);
             let tools = Tools { now_ms, limits, random, replaying: false, known_key: None };
-            let (served, _) = serve(&mut locked, &mut self.effects, &host, tools);
+            let (served, _) = serve(&mut locked, &mut self.effects, &self.host, tools);
             served.into_iter().for_each(|one| one.deliver(0));
             if !self.effects.is_empty() {
                 // Not always the session's: a command may first meet an expired key of another database.
@@ -189,11 +192,18 @@ fn requests(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
 }
 
 /// A process around the keyspace that has nothing to say, and one client.
-struct Alone<'a>(&'a Hub);
+#[derive(Default)]
+struct Silent {
+    scripts: Scripts,
+    hub: Hub,
+}
 
-impl Host for Alone<'_> {
+impl Host for Silent {
     fn hub(&self) -> &Hub {
-        self.0
+        &self.hub
+    }
+    fn scripts(&self) -> &Scripts {
+        &self.scripts
     }
 }
 

@@ -14,7 +14,7 @@ use cairn_resp::{Protocol, Reply};
 
 use crate::args::{integer, parse_float};
 use crate::context::{Context, Data, Lookups};
-use crate::dispatch::{LockPlan, Tools};
+use crate::dispatch::{LockPlan, Strayed, Tools};
 use crate::effects::Effects;
 use crate::error::CommandError;
 use crate::host::Host;
@@ -127,14 +127,14 @@ pub fn queue(
 /// Locks what a command needs, and with it every shard that is needed to serve those who wait for its keys: an element
 /// that is moved on to another key may feed a waiter there, and so on.
 #[cold]
-pub fn lock_with_destinations<'k>(plan: &LockPlan, keyspace: &'k Keyspace) -> Locked<'k> {
+pub fn try_lock_with_destinations<'k>(plan: &LockPlan, keyspace: &'k Keyspace) -> Option<Locked<'k>> {
     let mut needed: Vec<KeyHash> = match plan {
-        LockPlan::None | LockPlan::Whole => return plan.lock(keyspace),
+        LockPlan::None | LockPlan::Whole => return plan.try_lock(keyspace),
         LockPlan::One(hash) => vec![*hash],
         LockPlan::Many(hashes) => hashes.clone(),
     };
     loop {
-        let locked = keyspace.lock_many(needed.iter().copied());
+        let locked = keyspace.try_lock_many(needed.iter().copied())?;
         let mut at = 0;
         while let Some(hash) = needed.get(at).copied() {
             if locked.holds(hash.shard()) {
@@ -147,7 +147,7 @@ pub fn lock_with_destinations<'k>(plan: &LockPlan, keyspace: &'k Keyspace) -> Lo
             at += 1;
         }
         if needed.iter().all(|hash| locked.holds(hash.shard())) {
-            return locked;
+            return Some(locked);
         }
     }
 }
@@ -287,6 +287,7 @@ impl<'k> Serving<'_, 'k> {
             job: None,
             wait: None,
             in_transaction: false,
+            strayed: Strayed::default(),
         };
         // MONITOR has shown the request when it came.
         let heard = context.data.effects().news().mute_monitors();

@@ -123,8 +123,17 @@ impl Drop for Blocked {
         self.waiter.leave();
         self.engine.0.waiters.0.lock().remove(&self.waiter.session);
         for (hash, key, awaited) in &self.keys {
-            let mut locked = self.engine.0.keyspace.lock_one(*hash);
-            locked.shard_mut(*hash).end_await(*hash, key, *awaited, &self.waiter);
+            let (hash, awaited) = (*hash, *awaited);
+            match self.engine.0.keyspace.try_lock_one(hash) {
+                Some(mut locked) => locked.shard_mut(hash).end_await(hash, key, awaited, &self.waiter),
+                // A script holds the key, and this thread serves others.
+                None => {
+                    let (key, waiter) = (key.clone(), Arc::clone(&self.waiter));
+                    self.engine.0.later(hash, move |locked| {
+                        locked.shard_mut(hash).end_await(hash, &key, awaited, &waiter);
+                    });
+                }
+            }
         }
     }
 }
@@ -162,10 +171,10 @@ pub(crate) fn block(
 impl Inner {
     /// Locks, beside what a command that may change keys needs, what is needed to serve those who wait for them.
     #[cold]
-    pub(crate) fn lock_more<'k>(&'k self, locked: Locked<'k>, plan: &LockPlan) -> Locked<'k> {
+    pub(crate) fn try_lock_more<'k>(&'k self, locked: Locked<'k>, plan: &LockPlan) -> Option<Locked<'k>> {
         // Shards are locked in ascending order, so what is held is given back first.
         drop(locked);
-        waiting::lock_with_destinations(plan, &self.keyspace)
+        waiting::try_lock_with_destinations(plan, &self.keyspace)
     }
 
     /// Serves those who wait for keys that have just been changed, as part of the change, appends all of it, and tells them.

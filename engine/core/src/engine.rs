@@ -8,13 +8,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cairn_commands::acl::Acl;
 use cairn_commands::observed::Observed;
 use cairn_commands::{
-    CommandSpec, Decision, Effects, Flags, Hub, Job, LockPlan, Lookups, Reply, Route, Session, Tools, decide,
-    expire_shard, run,
+    CommandSpec, Decision, Effects, Flags, Hub, Job, LockPlan, Lookups, Reply, Route, Session, Tools, Watch,
+    decide, expire_shard, may_write, run, script::Scripts,
 };
 use cairn_format::Lsn;
 use cairn_journal::{Admission, AdmissionWait, Fsync, Poisoned, WaitDurable};
 use cairn_keyspace::types::Limits;
-use cairn_keyspace::{Keyspace, Locked, SHARDS};
+use cairn_keyspace::{KeyHash, Keyspace, Locked, SHARDS};
 use parking_lot::{Mutex, RwLock};
 
 use crate::blocked::{self, Blocked, Waiters};
@@ -32,6 +32,9 @@ use crate::snapshots::{self, SnapshotInfo, Snapshots};
 #[derive(Clone)]
 pub struct Engine(pub(crate) Arc<Inner>);
 
+/// Something to do at a key.
+type Remaining = (KeyHash, Box<dyn FnOnce(&mut Locked<'_>) + Send>);
+
 pub(crate) struct Inner {
     pub(crate) keyspace: Keyspace,
     pub(crate) log: Log,
@@ -47,6 +50,9 @@ pub(crate) struct Inner {
     /// Who may do what.
     pub(crate) acl: Acl,
     pub(crate) hub: Hub,
+    pub(crate) scripts: Scripts,
+    /// What remains to be done at keys that scripts held.
+    remaining: Mutex<Vec<Remaining>>,
     next_session: AtomicU64,
     expire_from: AtomicU64,
     /// The lock on the directory, for as long as the engine lives.
@@ -125,6 +131,9 @@ pub enum Outcome {
     },
     /// Nothing was done: the journal has no room yet. Wait, then give the same request again.
     Wait(AdmissionWait),
+    /// Nothing was done: a script that has run for some time holds one of the keys. Wait for some milliseconds, then give
+    /// the same request again; once the script has run for too long, that is answered with an error.
+    Contended,
     /// As `Done`; then the connection ends.
     Close {
         /// The position to wait for; zero for none.
@@ -223,6 +232,8 @@ impl Engine {
             recovery: opened.recovery,
             acl: Acl::default(),
             hub: Hub::default(),
+            scripts: Scripts::default(),
+            remaining: Mutex::default(),
             next_session: AtomicU64::new(1),
             expire_from: AtomicU64::new(0),
             _lock: opened.lock,
@@ -252,10 +263,7 @@ impl Engine {
     }
 
     fn end_watches(&self, session: &mut Session) {
-        for watch in std::mem::take(&mut session.watches) {
-            let hash = self.0.keyspace.hash(&watch.key);
-            self.0.keyspace.lock_one(hash).shard_mut(hash).unwatch(watch.db, &watch.key);
-        }
+        self.0.unwatch(std::mem::take(&mut session.watches));
     }
 
     /// Runs one request and writes its reply. Never waits for the disk; what has to wait is in the [`Outcome`].
@@ -294,8 +302,11 @@ impl Engine {
             return Outcome::Done { hold: Lsn::ZERO };
         }
         let inner = &*self.0;
+        if inner.scripts.is_busy() && refuse_while_busy(&inner.scripts, session, args, reply) {
+            return Outcome::Done { hold: Lsn::ZERO };
+        }
         let host = EngineHost { engine: &self.0, process };
-        let (spec, plan) = match decide(session, &host, args, route, &inner.keyspace, reply) {
+        let (spec, mut plan) = match decide(session, &host, args, route, &inner.keyspace, reply) {
             Decision::Replied => {
                 LAST_START_US.set(NOT_RUN);
                 return Outcome::Done { hold: Lsn::ZERO };
@@ -318,39 +329,52 @@ impl Engine {
                 return Outcome::Done { hold: Lsn::ZERO };
             }
         };
-        let (instead, hold) = SCRATCH.with_borrow_mut(|Scratch { effects, random, limits }| {
-            let mut locked = plan.lock(&inner.keyspace);
-            if !spec.flags.has(Flags::READ) && locked.has_destinations() {
-                locked = inner.lock_more(locked, &plan);
-            }
-            inner.settings.refresh(limits);
-            // Under the locks, so that the stamps of one key's effects rise with them.
-            let now_us = now_us();
-            LAST_START_US.set(now_us);
-            let now_ms = now_us / 1000;
-            let known_key = route.known_key(args);
-            let tools = Tools { now_ms, limits: &limits.1, random, replaying: false, known_key };
-            effects.clear();
-            let start = reply.len();
-            effects.listen(inner.hub.interest());
-            let mut guard = AbortOnPanic { armed: true };
-            let ran = run(spec, args, session, &host, &mut locked, effects, reply.reborrow(), tools);
-            inner.statistics.count(ran.lookups);
-            let written = inner.commit(&mut locked, effects, now_ms);
-            guard.armed = false;
-            let hold = written.max(inner.hold_for(&locked, spec, &plan));
-            effects.tell(&inner.hub, session.id, hold.0);
-            let instead = match (ran.job, ran.wait) {
-                (None, None) => None,
-                (Some(job), _) => Some(Box::new(Outcome::Blocking(job))),
-                (None, Some(wait)) => {
-                    let blocked =
-                        blocked::block(host.engine, &mut locked, session, *wait, reply.split_off(start));
-                    Some(Box::new(Outcome::Blocked(blocked.held(hold))))
+        let ran = SCRATCH.with_borrow_mut(|Scratch { effects, random, limits }| {
+            loop {
+                let mut locked = plan.try_lock(&inner.keyspace)?;
+                if !spec.flags.has(Flags::READ) && locked.has_destinations() {
+                    locked = inner.try_lock_more(locked, &plan)?;
                 }
-            };
-            (instead, hold)
+                inner.settings.refresh(limits);
+                // Under the locks, so that the stamps of one key's effects rise with them.
+                let now_us = now_us();
+                LAST_START_US.set(now_us);
+                let now_ms = now_us / 1000;
+                let known_key = route.known_key(args);
+                let tools = Tools { now_ms, limits: &limits.1, random, replaying: false, known_key };
+                effects.clear();
+                let start = reply.len();
+                effects.listen(inner.hub.interest());
+                let mut guard = AbortOnPanic { armed: true };
+                let ran = run(spec, args, session, &host, &mut locked, effects, reply.reborrow(), tools);
+                inner.statistics.count(ran.lookups);
+                let written = inner.commit(&mut locked, effects, now_ms);
+                guard.armed = false;
+                if ran.strayed.restart {
+                    plan = LockPlan::Whole;
+                    continue;
+                }
+                let mut hold = written.max(inner.hold_for(&locked, spec, &plan));
+                if let Some(examined) = &ran.strayed.examined {
+                    hold = hold.max(inner.hold_for(&locked, spec, examined));
+                }
+                effects.tell(&inner.hub, session.id, hold.0);
+                let instead = match (ran.job, ran.wait) {
+                    (None, None) => None,
+                    (Some(job), _) => Some(Box::new(Outcome::Blocking(job))),
+                    (None, Some(wait)) => {
+                        let otherwise = reply.split_off(start);
+                        let blocked = blocked::block(host.engine, &mut locked, session, *wait, otherwise);
+                        Some(Box::new(Outcome::Blocked(blocked.held(hold))))
+                    }
+                };
+                return Some((instead, hold));
+            }
         });
+        let Some((instead, hold)) = ran else {
+            LAST_START_US.set(NOT_RUN);
+            return Outcome::Contended;
+        };
         drop(permit);
         match instead {
             Some(outcome) => *outcome,
@@ -462,6 +486,7 @@ impl Engine {
     /// Housekeeping, to be called about ten times a second: removes expired keys where `expire` lets it, takes snapshots
     /// that are due.
     pub fn tick(&self, expire: bool) {
+        self.0.do_remaining();
         if expire {
             self.0.expire_some();
         }
@@ -539,6 +564,17 @@ impl Engine {
         &self.0.hub
     }
 
+    /// Changes after how many milliseconds of a script other clients hear that it is running; 0: never.
+    pub fn set_busy_after_ms(&self, ms: u64) {
+        self.0.scripts.set_busy_after_ms(ms);
+    }
+
+    /// Whether a script has run for longer than that.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.0.scripts.is_busy()
+    }
+
     /// What was found when the directory was opened.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
@@ -548,18 +584,43 @@ impl Engine {
 
 /// How much room in the journal a request may need; `None` for one that writes nothing.
 fn admission_bytes(spec: &CommandSpec, session: &Session, args: &[&[u8]]) -> Option<usize> {
+    /// What a script writes is known only when it has run: room for many small writes.
+    const SCRIPT_BYTES: usize = 64 << 10;
     let bytes = |lengths: &mut dyn Iterator<Item = usize>| 64 + lengths.map(|len| len + 16).sum::<usize>();
     if spec.flags.has(Flags::WRITE) {
         return Some(bytes(&mut args.iter().map(|arg| arg.len())));
     }
-    if spec.name != "exec" {
-        return None;
+    if spec.name == "exec" {
+        let queue = &session.transaction.as_ref()?.queue;
+        let writes =
+            queue.iter().any(|args| cairn_commands::resolve(args).is_some_and(|spec| may_write(spec)));
+        return writes.then(|| bytes(&mut queue.iter().flatten().map(Vec::len)));
     }
-    let queue = &session.transaction.as_ref()?.queue;
-    let writes = queue
-        .iter()
-        .any(|args| cairn_commands::resolve(args).is_some_and(|spec| spec.flags.has(Flags::WRITE)));
-    writes.then(|| bytes(&mut queue.iter().flatten().map(Vec::len)))
+    may_write(spec).then(|| SCRIPT_BYTES + bytes(&mut args.iter().map(|arg| arg.len())))
+}
+
+/// Answers for a script that has run for too long; false for what may still be asked then.
+#[cold]
+fn refuse_while_busy(
+    scripts: &Scripts,
+    session: &mut Session,
+    args: &[&[u8]],
+    reply: &mut Reply<'_>,
+) -> bool {
+    if cairn_commands::is_allowed_while_busy(args) {
+        return false;
+    }
+    let why = scripts.busy_error();
+    if args[0].eq_ignore_ascii_case(b"exec") {
+        session.transaction = None;
+        reply.error(&format!("EXECABORT Transaction discarded because of: {why}"));
+    } else {
+        if let Some(transaction) = &mut session.transaction {
+            transaction.broken = true;
+        }
+        reply.error(why);
+    }
+    true
 }
 
 impl Inner {
@@ -618,6 +679,32 @@ impl Inner {
         })
     }
 
+    /// Ends watches; those of keys that a script holds, with the next tick.
+    fn unwatch(&self, watches: Vec<Watch>) {
+        for watch in watches {
+            let hash = self.keyspace.hash(&watch.key);
+            match self.keyspace.try_lock_one(hash) {
+                Some(mut locked) => locked.shard_mut(hash).unwatch(watch.db, &watch.key),
+                None => self.later(hash, move |locked| locked.shard_mut(hash).unwatch(watch.db, &watch.key)),
+            }
+        }
+    }
+
+    /// Leaves something to be done at a key to the clock, since a script holds the key.
+    pub(crate) fn later(&self, hash: KeyHash, work: impl FnOnce(&mut Locked<'_>) + Send + 'static) {
+        self.remaining.lock().push((hash, Box::new(work)));
+    }
+
+    /// Does what remained to be done, where scripts have let go.
+    fn do_remaining(&self) {
+        for (hash, work) in std::mem::take(&mut *self.remaining.lock()) {
+            match self.keyspace.try_lock_one(hash) {
+                Some(mut locked) => work(&mut locked),
+                None => self.remaining.lock().push((hash, work)),
+            }
+        }
+    }
+
     /// Removes keys that have expired: all that are due, but no more than a few hundred of a shard at a time, so that no
     /// lock is held for long and a burst is spread over the next ticks.
     fn expire_some(&self) {
@@ -639,7 +726,8 @@ impl Inner {
                 self.expire_from.store(shard as u64, Ordering::Relaxed);
                 break;
             }
-            let mut locked = self.keyspace.lock_shard(shard);
+            // A script that holds it for long must not hold up the clock too.
+            let Some(mut locked) = self.keyspace.try_lock_shard(shard) else { continue };
             for db in 0..self.keyspace.databases() {
                 let database = locked.shard_at(shard).database(db);
                 if database.expiring() == 0 && !database.has_expiring_fields() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cairn_commands::acl::Acl;
 use cairn_commands::hub::Inbox;
 use cairn_commands::observed::Observed;
+use cairn_commands::script::Scripts;
 use cairn_commands::{ClientFilter, Host, Hub, Pause, Session, SnapshotReason};
 use cairn_keyspace::Locked;
 
@@ -103,6 +104,20 @@ impl Host for EngineHost<'_> {
     }
     fn unpause_clients(&self) {
         self.process.unpause_clients();
+    }
+    fn scripts(&self) -> &Scripts {
+        &self.engine.scripts
+    }
+    fn step_aside(&self) {
+        self.process.step_aside();
+    }
+    fn script_log(&self, level: u8, text: &str) {
+        match level {
+            0 => tracing::trace!(target: "script", "{text}"),
+            1 => tracing::debug!(target: "script", "{text}"),
+            2 => tracing::info!(target: "script", "{text}"),
+            _ => tracing::warn!(target: "script", "{text}"),
+        }
     }
     fn debug_allowed(&self, session: u64) -> bool {
         self.process.debug_allowed(session)

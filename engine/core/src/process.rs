@@ -70,6 +70,9 @@ pub trait Process: Send + Sync {
     fn pause_clients(&self, _milliseconds: u64, _what: Pause) {}
     /// Lets those who wait go on.
     fn unpause_clients(&self) {}
+    /// A script has kept this thread for some milliseconds and may for longer: the process may have another thread do
+    /// what else this one would.
+    fn step_aside(&self) {}
     /// Whether DEBUG may run for this client. Who embeds the engine may do as they like.
     fn debug_allowed(&self, _session: u64) -> bool {
         true

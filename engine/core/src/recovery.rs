@@ -14,13 +14,15 @@ use cairn_format::container::Index;
 use cairn_format::manifest::{Manifest, SnapshotEntry};
 use cairn_journal::{Cut, Journal, Resume, ScanError, ScanReport, SegmentReader, scan};
 use cairn_keyspace::types::Limits;
-use cairn_keyspace::{Batch, Entry, Keyspace};
+use cairn_keyspace::{Batch, Entry, Keyspace, Stored};
 use cairn_snapshot::{Block, Container, LoadError};
+use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::error::OpenError;
 use crate::log::Log;
 use crate::options::Options;
+use crate::snapshots::load_libraries;
 
 /// What was found when a directory was opened.
 #[derive(Clone, Debug, Default)]
@@ -165,16 +167,18 @@ fn load_snapshot(
         return Err(differs("LSN", &entry.lsn, &container.lsn()));
     }
     let per_shard = keys_per_shard(container.index());
+    let libraries = Mutex::new(Vec::new());
     let load = |block: Block<'_>| {
-        load_block(keyspace, &options.limits, &block, &per_shard).map_err(|why| OpenError::Replay {
-            place: format!("{}: offset {}", path.display(), block.offset),
-            why,
+        load_block(keyspace, &options.limits, &block, &per_shard, &libraries).map_err(|why| {
+            OpenError::Replay { place: format!("{}: offset {}", path.display(), block.offset), why }
         })
     };
     container.load_parallel(options.threads, &load).map_err(|error| match error {
         LoadError::Snapshot(error) => error.into(),
         LoadError::Sink(error) => error,
-    })
+    })?;
+    load_libraries(keyspace, &libraries.into_inner())
+        .map_err(|why| OpenError::Replay { place: format!("{}: a function library", path.display()), why })
 }
 
 /// How many keys each shard will hold of each database, so that tables can be laid out before they are filled.
@@ -192,11 +196,15 @@ fn load_block(
     limits: &Limits,
     block: &Block<'_>,
     per_shard: &HashMap<u32, usize>,
+    libraries: &Mutex<Vec<Vec<u8>>>,
 ) -> Result<(), String> {
     let db = database(keyspace, block.database)?;
     let mut batch = Batch::default();
-    Entry::load_all(block.raw, limits, |entry| batch.push(keyspace, entry))
-        .map_err(|error| error.to_string())?;
+    let stored = |stored| match stored {
+        Stored::Entry(entry) => batch.push(keyspace, entry),
+        Stored::Library(source) => libraries.lock().push(source),
+    };
+    Entry::load_all(block.raw, limits, stored).map_err(|error| error.to_string())?;
     batch.insert_into(keyspace, db, per_shard.get(&block.database).copied().unwrap_or(0));
     Ok(())
 }

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cairn_commands::SnapshotReason;
+use cairn_commands::script::load_library;
 use cairn_disk::DirEntry;
 use cairn_format::header::{Body, Identity, KeySlot, Magic, SnapshotBody};
 use cairn_format::manifest::SnapshotEntry;
 use cairn_format::{FileId, Lsn};
-use cairn_keyspace::{Entry, Locked, SHARDS, Shard};
+use cairn_keyspace::{Entry, Keyspace, LibraryMap, Locked, SHARDS, Shard, Stored};
 use cairn_seal::DataKey;
 use cairn_snapshot::{
     BlockWriter, Child, ChildError, Container, LEVEL_DEFAULT, Progress, SnapshotError, Source, Summary,
@@ -449,11 +450,14 @@ struct Shards<'a> {
     shards: Vec<&'a Shard>,
     /// Those that hold keys: found out when they are asked for, in the child, since everything waits before that.
     databases: OnceLock<Vec<u16>>,
+    /// The function libraries, in a part of their own behind those of the shards.
+    libraries: Arc<LibraryMap>,
 }
 
 impl<'a> Shards<'a> {
     fn of(locked: &'a Locked<'_>) -> Self {
-        Self { shards: locked.all_shards(), databases: OnceLock::new() }
+        let libraries = locked.keyspace().libraries.get();
+        Self { shards: locked.all_shards(), databases: OnceLock::new(), libraries }
     }
 
     fn databases(&self) -> &[u16] {
@@ -466,14 +470,22 @@ impl<'a> Shards<'a> {
 
 impl Source for Shards<'_> {
     fn partitions(&self) -> usize {
-        SHARDS * self.databases().len()
+        SHARDS * self.databases().len() + 1
     }
 
     fn encode(&self, partition: usize, out: &mut BlockWriter<'_>) -> Result<(), SnapshotError> {
-        let db = self.databases()[partition / SHARDS];
+        let Some(db) = self.databases().get(partition / SHARDS).copied() else {
+            return self.libraries.values().try_for_each(|library| out.entry(0, |raw| library.store(raw)));
+        };
         let shard = self.shards[partition % SHARDS];
         shard.database(db).iter().try_for_each(|entry| out.entry(u32::from(db), |raw| entry.store(raw)))
     }
+}
+
+/// Puts the libraries of a snapshot in place of those that are there.
+pub(crate) fn load_libraries(keyspace: &Keyspace, sources: &[Vec<u8>]) -> Result<(), String> {
+    keyspace.libraries.set(LibraryMap::new());
+    sources.iter().try_for_each(|source| load_library(keyspace, source))
 }
 
 /// DEBUG RELOAD: writes all data and loads it again, while everything stands still.
@@ -497,13 +509,15 @@ fn write_and_load(inner: &Inner) -> Result<SnapshotInfo, Box<dyn std::error::Err
     inner.statistics.dirty.store(0, Ordering::Relaxed);
     let path = &target.params.path_final;
     let container = Container::open(&*inner.options.disk, path, inner.options.keyring.as_deref())?;
-    let mut entries = Vec::new();
+    let (mut entries, mut libraries) = (Vec::new(), Vec::new());
     for (number, block) in container.index().blocks.iter().enumerate() {
         let db = u16::try_from(block.header.database)?;
-        Entry::load_all(&container.read_block(number)?, &inner.options.limits, |entry| {
-            entries.push((db, entry))
+        Entry::load_all(&container.read_block(number)?, &inner.options.limits, |stored| match stored {
+            Stored::Entry(entry) => entries.push((db, entry)),
+            Stored::Library(source) => libraries.push(source),
         })?;
     }
+    load_libraries(&inner.keyspace, &libraries)?;
     // Everything could be read, so nothing can be lost between here and the end.
     for db in 0..inner.keyspace.databases() {
         locked.flush(db);

@@ -10,6 +10,7 @@
 pub mod encode;
 pub mod entry;
 mod expiries;
+mod libraries;
 mod load;
 mod lock;
 mod prefetch;
@@ -22,13 +23,16 @@ mod undurable;
 pub mod waiting;
 
 pub use entry::{Entry, Value};
+pub use libraries::{FunctionInfo, Libraries, Library, LibraryMap, read_libraries};
 pub use load::Batch;
 pub use lock::Locked;
 pub use shard::{Database, Shard};
+pub use stored::Stored;
 pub use types::Object;
 pub use undurable::Undurable;
 
 use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -45,6 +49,10 @@ pub struct Keyspace {
     shards: Box<[Padded]>,
     hasher: ahash::RandomState,
     databases: u16,
+    /// How many holders of locks are known to keep them for long.
+    held_long: AtomicUsize,
+    /// The function libraries: data beside the keys.
+    pub libraries: Libraries,
 }
 
 /// A key's hash, seeded anew for each process, so that no client can choose keys that collide.
@@ -65,7 +73,8 @@ impl Keyspace {
     #[must_use]
     pub fn new(databases: u16) -> Self {
         let shards = (0..SHARDS).map(|_| Padded(Mutex::new(Shard::new(databases)))).collect();
-        Self { shards, hasher: ahash::RandomState::new(), databases }
+        let hasher = ahash::RandomState::new();
+        Self { shards, hasher, databases, held_long: AtomicUsize::new(0), libraries: Libraries::default() }
     }
 
     /// How many databases there are.
@@ -98,23 +107,41 @@ impl Keyspace {
         }
     }
 
-    /// Locks the shard of one key.
+    /// Locks the shard of one key; `None` when it is held by somebody who is known to hold it for long.
     #[inline]
     #[must_use]
-    pub fn lock_one(&self, hash: KeyHash) -> Locked<'_> {
+    pub fn try_lock_one(&self, hash: KeyHash) -> Option<Locked<'_>> {
         Locked::one(self, hash.shard())
     }
 
-    /// Locks the shards of several keys, in ascending order.
+    /// As [`Keyspace::try_lock_one`], for the shards of several keys, in ascending order.
     #[must_use]
-    pub fn lock_many(&self, hashes: impl IntoIterator<Item = KeyHash>) -> Locked<'_> {
+    pub fn try_lock_many(&self, hashes: impl IntoIterator<Item = KeyHash>) -> Option<Locked<'_>> {
         Locked::many(self, hashes.into_iter().map(KeyHash::shard))
     }
 
-    /// Locks every shard.
+    /// As [`Keyspace::try_lock_one`], for every shard.
+    #[must_use]
+    pub fn try_lock_all(&self) -> Option<Locked<'_>> {
+        Locked::all(self)
+    }
+
+    /// As [`Keyspace::try_lock_one`], for a shard by number.
+    #[must_use]
+    pub fn try_lock_shard(&self, shard: usize) -> Option<Locked<'_>> {
+        Locked::one(self, shard)
+    }
+
+    /// Locks the shard of one key, however long that takes.
+    #[must_use]
+    pub fn lock_one(&self, hash: KeyHash) -> Locked<'_> {
+        patiently(|| self.try_lock_one(hash))
+    }
+
+    /// Locks every shard, however long that takes.
     #[must_use]
     pub fn lock_all(&self) -> Locked<'_> {
-        Locked::all(self)
+        patiently(|| self.try_lock_all())
     }
 
     /// Locks nothing: for commands that have no keys.
@@ -123,9 +150,33 @@ impl Keyspace {
         Locked::none(self)
     }
 
-    /// Locks one shard by number, for the active expiry.
+    /// Locks one shard by number, however long that takes.
     #[must_use]
     pub fn lock_shard(&self, shard: usize) -> Locked<'_> {
-        Locked::one(self, shard)
+        patiently(|| self.try_lock_shard(shard))
+    }
+
+    /// Says that a holder of locks will keep them for long (true), or has let them go (false): meanwhile nobody waits
+    /// for them, or holds others while it would.
+    pub fn note_held_long(&self, begins: bool) {
+        if begins {
+            self.held_long.fetch_add(1, Ordering::SeqCst);
+        } else {
+            self.held_long.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn is_held_long(&self) -> bool {
+        self.held_long.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Tries until it succeeds, with nothing held meanwhile.
+fn patiently<'k>(mut attempt: impl FnMut() -> Option<Locked<'k>>) -> Locked<'k> {
+    loop {
+        if let Some(locked) = attempt() {
+            return locked;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }

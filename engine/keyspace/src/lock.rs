@@ -1,5 +1,7 @@
 //! Shards that one command, or one transaction, holds.
 
+use std::time::Duration;
+
 use parking_lot::MutexGuard;
 
 use crate::encode::{DatasetDigest, Digest20};
@@ -26,26 +28,64 @@ impl<'k> Locked<'k> {
         Self { keyspace, guards: Guards::None }
     }
 
-    pub(crate) fn one(keyspace: &'k Keyspace, shard: usize) -> Self {
-        Self { keyspace, guards: Guards::One(shard, keyspace.shards[shard].0.lock()) }
+    #[inline]
+    pub(crate) fn one(keyspace: &'k Keyspace, shard: usize) -> Option<Self> {
+        Some(Self { keyspace, guards: Guards::One(shard, hold(keyspace, shard)?) })
     }
 
-    pub(crate) fn many(keyspace: &'k Keyspace, shards: impl Iterator<Item = usize>) -> Self {
+    pub(crate) fn many(keyspace: &'k Keyspace, shards: impl Iterator<Item = usize>) -> Option<Self> {
         let mut shards: Vec<usize> = shards.collect();
         shards.sort_unstable();
         shards.dedup();
         let guards = match shards[..] {
             [] => Guards::None,
-            [shard] => Guards::One(shard, keyspace.shards[shard].0.lock()),
-            _ => Guards::Many(
-                shards.into_iter().map(|shard| (shard, keyspace.shards[shard].0.lock())).collect(),
-            ),
+            [shard] => Guards::One(shard, hold(keyspace, shard)?),
+            _ => {
+                let held = shards.into_iter().map(|shard| Some((shard, hold(keyspace, shard)?)));
+                Guards::Many(held.collect::<Option<_>>()?)
+            }
         };
-        Self { keyspace, guards }
+        Some(Self { keyspace, guards })
     }
 
-    pub(crate) fn all(keyspace: &'k Keyspace) -> Self {
-        Self { keyspace, guards: Guards::All(keyspace.shards.iter().map(|shard| shard.0.lock()).collect()) }
+    pub(crate) fn all(keyspace: &'k Keyspace) -> Option<Self> {
+        let held = (0..SHARDS).map(|shard| hold(keyspace, shard)).collect::<Option<_>>()?;
+        Some(Self { keyspace, guards: Guards::All(held) })
+    }
+
+    /// Takes more shards beside those held, in no order; false, and nothing changes, when one is held by somebody else
+    /// for longer than `patience`. Two holders that wait for each other thus both give up.
+    pub fn extend(&mut self, shards: impl IntoIterator<Item = usize>, patience: Duration) -> bool {
+        let mut more = Vec::new();
+        for shard in shards {
+            if self.holds(shard) || more.iter().any(|(taken, _)| *taken == shard) {
+                continue;
+            }
+            match self.keyspace.shards[shard].0.try_lock_for(patience) {
+                Some(guard) => more.push((shard, guard)),
+                None => return false,
+            }
+        }
+        if more.is_empty() {
+            return true;
+        }
+        let mut guards = match std::mem::replace(&mut self.guards, Guards::None) {
+            Guards::Many(guards) => guards,
+            Guards::One(shard, guard) => vec![(shard, guard)],
+            Guards::None | Guards::All(_) => Vec::new(),
+        };
+        guards.append(&mut more);
+        guards.sort_unstable_by_key(|(shard, _)| *shard);
+        self.guards = match guards.len() {
+            SHARDS => Guards::All(guards.into_iter().map(|(_, guard)| guard).collect()),
+            _ => Guards::Many(guards),
+        };
+        true
+    }
+
+    /// As [`Locked::extend`], to every shard.
+    pub fn extend_to_all(&mut self, patience: Duration) -> bool {
+        self.holds_all() || self.extend(0..SHARDS, patience)
     }
 
     /// The keyspace these shards belong to.
@@ -259,6 +299,25 @@ impl<'k> Locked<'k> {
         }
         None
     }
+}
+
+/// How long a lock that is held is waited for before it is asked whether that will end soon.
+const GLANCE: Duration = Duration::from_millis(1);
+
+/// Takes a shard; `None` when it is taken while some holder is known to keep its shards for long.
+#[inline]
+fn hold(keyspace: &Keyspace, shard: usize) -> Option<MutexGuard<'_, Shard>> {
+    keyspace.shards[shard].0.try_lock_for(GLANCE).or_else(|| hold_contended(keyspace, shard))
+}
+
+#[cold]
+fn hold_contended(keyspace: &Keyspace, shard: usize) -> Option<MutexGuard<'_, Shard>> {
+    while !keyspace.is_held_long() {
+        if let Some(guard) = keyspace.shards[shard].0.try_lock_for(GLANCE) {
+            return Some(guard);
+        }
+    }
+    keyspace.shards[shard].0.try_lock()
 }
 
 #[inline]

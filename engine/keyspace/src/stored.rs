@@ -5,10 +5,30 @@ use cairn_rdb::{RdbError, Reader, Source};
 
 use crate::encode::{Decoded, decode, encode, key_digest, type_of, value_digest};
 use crate::entry::Entry;
+use crate::libraries::Library;
 use crate::types::Limits;
 
 /// The opcode before an expiry in milliseconds.
 const EXPIRES_MS: u8 = 0xFC;
+
+/// The code before a function library, as in a `.rdb` file.
+pub(crate) const LIBRARY: u8 = 245;
+
+/// What a snapshot holds.
+pub enum Stored {
+    /// A key.
+    Entry(Entry),
+    /// The source of a function library.
+    Library(Vec<u8>),
+}
+
+impl Library {
+    /// Appends the library as a snapshot holds it.
+    pub fn store(&self, out: &mut Vec<u8>) {
+        out.push(LIBRARY);
+        write_string_plain(out, &self.code);
+    }
+}
 
 impl Entry {
     /// Appends the entry as a snapshot stores it.
@@ -26,22 +46,26 @@ impl Entry {
     ///
     /// # Errors
     /// Those of the RDB encoding; entries before the error have been given out.
-    pub fn load_all(bytes: &[u8], limits: &Limits, mut each: impl FnMut(Entry)) -> Result<usize, RdbError> {
+    pub fn load_all(bytes: &[u8], limits: &Limits, mut each: impl FnMut(Stored)) -> Result<usize, RdbError> {
         let mut reader = Reader::new(bytes);
         let mut count = 0;
         while !reader.is_at_end() {
             let mut code = reader.u8()?;
+            count += 1;
+            if code == LIBRARY {
+                each(Stored::Library(reader.string()?));
+                continue;
+            }
             let mut expire_at_ms = None;
             if code == EXPIRES_MS {
                 expire_at_ms = Some(reader.u64()?.cast_signed());
                 code = reader.u8()?;
             }
             let key = reader.string_borrowed()?;
-            each(match decode(code, &mut reader, limits)? {
+            each(Stored::Entry(match decode(code, &mut reader, limits)? {
                 Decoded::String(bytes) => Entry::string(&key, &bytes, expire_at_ms),
                 Decoded::Object(object) => Entry::object(&key, object, expire_at_ms),
-            });
-            count += 1;
+            }));
         }
         Ok(count)
     }
@@ -64,6 +88,25 @@ mod tests {
     use super::*;
     use crate::types::{Object, Set};
 
+    fn entry_of(stored: Stored) -> Option<Entry> {
+        if let Stored::Entry(entry) = stored { Some(entry) } else { None }
+    }
+
+    #[test]
+    fn libraries_stand_among_entries() {
+        let library = Library { name: "a".to_owned(), code: b"#!lua name=a".to_vec(), functions: Vec::new() };
+        let mut bytes = Vec::new();
+        Entry::string(b"key", b"value", None).store(&mut bytes);
+        library.store(&mut bytes);
+        Entry::string(b"other", b"value", None).store(&mut bytes);
+        let (mut keys, mut sources) = (Vec::new(), Vec::new());
+        let count = Entry::load_all(&bytes, &Limits::default(), |stored| match stored {
+            Stored::Entry(entry) => keys.push(entry.key().to_vec()),
+            Stored::Library(source) => sources.push(source),
+        });
+        assert_eq!((count.unwrap(), keys.len(), sources), (3, 2, vec![library.code]));
+    }
+
     #[test]
     fn entries_come_back_as_they_were() {
         let limits = Limits::default();
@@ -78,7 +121,10 @@ mod tests {
         let mut bytes = Vec::new();
         entries.iter().for_each(|entry| entry.store(&mut bytes));
         let mut loaded = Vec::new();
-        assert_eq!(Entry::load_all(&bytes, &limits, |entry| loaded.push(entry)).unwrap(), entries.len());
+        assert_eq!(
+            Entry::load_all(&bytes, &limits, |stored| loaded.extend(entry_of(stored))).unwrap(),
+            entries.len()
+        );
         for (before, after) in entries.iter().zip(&loaded) {
             assert_eq!((before.key(), before.expire_at_ms()), (after.key(), after.expire_at_ms()));
             assert_eq!(before.value_digest(), after.value_digest());

@@ -71,6 +71,12 @@ impl<'a> Reply<'a> {
         self.out.truncate(mark);
     }
 
+    /// What has been written since [`Reply::len`] gave `mark`.
+    #[must_use]
+    pub fn since(&self, mark: usize) -> &[u8] {
+        self.out.get(mark..).unwrap_or_default()
+    }
+
     /// Appends bytes that are a reply, or several, already.
     pub fn raw(&mut self, reply: &[u8]) {
         self.out.extend_from_slice(reply);
@@ -83,6 +89,13 @@ impl<'a> Reply<'a> {
         self.out.reserve(text.len() + 3);
         self.out.push(b'+');
         self.out.extend_from_slice(text.as_bytes());
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// As [`Reply::simple`], for any text: line ends in it become spaces.
+    pub fn simple_bytes(&mut self, text: &[u8]) {
+        self.out.push(b'+');
+        self.out.extend(text.iter().map(|&b| if b == b'\r' || b == b'\n' { b' ' } else { b }));
         self.out.extend_from_slice(b"\r\n");
     }
 

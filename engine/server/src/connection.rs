@@ -25,6 +25,9 @@ const BUFFER: usize = 16 << 10;
 const BUFFER_KEPT: usize = 64 << 10;
 /// Replies that are written before the next command runs.
 const REPLIES_HELD: usize = 1 << 20;
+/// How long a request waits at first, and at most, before it asks again for a key that a script holds.
+const CONTENDED_PAUSE: Duration = Duration::from_millis(1);
+const CONTENDED_PAUSE_MAX: Duration = Duration::from_millis(32);
 /// How long the other end gets to read the last reply before the connection is gone.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -272,6 +275,7 @@ async fn execute<S: Stream>(
         outbox.flush().await?;
         wait_for_pause(server, client, session, route, outbox).await?;
     }
+    let mut pause = CONTENDED_PAUSE;
     loop {
         let start = outbox.bytes.len();
         let mut reply = Reply::new(&mut outbox.bytes, session.protocol);
@@ -297,6 +301,13 @@ async fn execute<S: Stream>(
                 let start = outbox.bytes.len();
                 outbox.settle(session, route, start);
                 return Ok(());
+            }
+            Outcome::Contended => {
+                meter.stop();
+                outbox.flush().await?;
+                // Longer each time: many may wait for one script.
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(CONTENDED_PAUSE_MAX);
             }
             Outcome::Blocking(job) => {
                 meter.stop();

@@ -10,8 +10,13 @@ use cairn_engine::{
     AutoRewrite, ClientFilter, Inbox, Limits, Options, OutputLimits, Pause, Process, SavePoint, Session,
 };
 use cairn_seal::Keyring;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
+use tokio::runtime::RuntimeFlavor;
+
+/// How long another thread may take to show that it serves, and how often it is asked.
+const STEP_ASIDE: Duration = Duration::from_millis(20);
+const STEPS_ASIDE_MAX: usize = 10;
 
 impl Process for Server {
     fn load_users(&self) -> Option<Result<Vec<Vec<u8>>, String>> {
@@ -100,6 +105,27 @@ impl Process for Server {
 
     fn client_named(&self, id: u64, name: &[u8]) {
         self.clients.rename(id, name);
+    }
+
+    /// Gives the connections of this thread to another, and waits until some thread has shown that it serves.
+    fn step_aside(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if runtime.runtime_flavor() != RuntimeFlavor::MultiThread {
+            return;
+        }
+        for _ in 0..STEPS_ASIDE_MAX {
+            let (shown, served) = mpsc::channel();
+            let served = tokio::task::block_in_place(|| {
+                runtime.spawn(async move {
+                    // Who waits for it has waited long enough otherwise.
+                    let _ = shown.send(());
+                });
+                served.recv_timeout(STEP_ASIDE)
+            });
+            if served.is_ok() {
+                return;
+            }
+        }
     }
 
     fn debug_allowed(&self, session: u64) -> bool {

@@ -76,6 +76,7 @@ impl Server {
         let hot = Hot::default();
         hot.set(&settings);
         host::set_observed(engine.observed(), &settings);
+        engine.set_busy_after_ms(u64::try_from(settings.busy_reply_ms).unwrap_or(0));
         let server = Server {
             engine,
             config: RwLock::new(settings),
@@ -120,6 +121,7 @@ impl Server {
         self.engine.set_stop_writes_on_snapshot_error(settings.stop_writes_on_snapshot_error);
         host::set_observed(self.engine.observed(), settings);
         self.apply_to_hub(settings);
+        self.engine.set_busy_after_ms(u64::try_from(settings.busy_reply_ms).unwrap_or(0));
     }
 
     /// Starts the thread that runs the housekeeping `hz` times a second, for as long as the process lives. It is no
@@ -198,6 +200,8 @@ impl Server {
     async fn shut_down_alone(self: &Arc<Self>, job: Job, protocol: Protocol) -> Vec<u8> {
         let _alone = self.shutting_down.lock().await;
         let patience = u64::try_from(self.config.read().shutdown_timeout_seconds).unwrap_or(0);
+        // A script that does not end is not waited for: nothing of it is in the journal.
+        let patience = if self.engine.is_busy() { 0 } else { patience };
         let everybody = self.clients.close_gate();
         if tokio::time::timeout(Duration::from_secs(patience), everybody).await.is_err() {
             tracing::warn!(

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Rela
 use parking_lot::{Mutex, RwLock};
 
 pub use check::{Place, permit, reads_every_key};
-pub(crate) use check::{denial_of, note};
+pub(crate) use check::{current_user, denial_of, note};
 pub use file::{UserLine, UserLineError};
 use log::Log;
 pub(crate) use log::{Entry, Reason};

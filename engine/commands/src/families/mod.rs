@@ -8,6 +8,7 @@ mod compare;
 mod connection;
 pub(crate) mod docs;
 mod field_expiry;
+mod function;
 mod generic;
 mod geo;
 mod hash;
@@ -16,7 +17,9 @@ mod hyperloglog;
 mod latency;
 mod lcs;
 mod list;
+mod protocol;
 pub(crate) mod pubsub;
+mod script;
 mod server;
 mod set;
 mod slowlog;
@@ -44,6 +47,8 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     geo::COMMANDS,
     stream::COMMANDS,
     transactions::COMMANDS,
+    script::COMMANDS,
+    function::COMMANDS,
     connection::COMMANDS,
     client::COMMANDS,
     pubsub::COMMANDS,

@@ -65,6 +65,7 @@ pub(crate) struct Settings {
     pub(crate) stream_node_bytes: u64,
     pub(crate) stream_node_entries: i64,
     pub(crate) hz: i64,
+    pub(crate) busy_reply_ms: i64,
     /// 0: chosen from the number of cores.
     pub(crate) server_threads: i64,
     pub(crate) encryption_key_file: String,

@@ -107,6 +107,7 @@ static DIRECTIVES: &[Directive] = &[
     row("pidfile", Text(field!(pidfile)), "", Start),
     row("hz", Integer(field!(hz), 1..=500), "10", Always),
     row("server-threads", Integer(field!(server_threads), 0..=256), "0", Start),
+    row("busy-reply-threshold", Integer(field!(busy_reply_ms), 0..=i64::MAX), "5000", Always).or("lua-time-limit"),
     row("shutdown-timeout", Integer(field!(shutdown_timeout_seconds), 0..=INT_MAX), "10", Always),
 
     // What is noted of commands.
