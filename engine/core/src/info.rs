@@ -47,6 +47,7 @@ pub(crate) fn render(inner: &Inner, process: &dyn Process, wanted: &[&str], keys
             line(&mut text, format_args!("{name}:{value}"));
         }
         match *section {
+            "memory" => scripts(inner, &mut text),
             "persistence" => persistence(inner, &mut text),
             "stats" => stats(inner, &mut text),
             "replication" => replication(inner, &mut text),
@@ -63,6 +64,26 @@ pub(crate) fn render(inner: &Inner, process: &dyn Process, wanted: &[&str], keys
 
 fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
     write!(text, "{what}\r\n").expect("writing to a String does not fail");
+}
+
+/// What scripts and function libraries take.
+fn scripts(inner: &Inner, text: &mut String) {
+    let libraries = inner.keyspace.libraries.get();
+    let functions: usize = libraries.values().map(|library| library.functions.len()).sum();
+    let library_bytes: usize = libraries.values().map(|library| library.code.len()).sum();
+    let (interpreters, sources) = (inner.scripts.interpreter_bytes(), inner.scripts.source_bytes());
+    for (name, value) in [
+        ("used_memory_lua", interpreters),
+        ("used_memory_vm_total", interpreters),
+        ("used_memory_scripts_eval", sources),
+        ("number_of_cached_scripts", inner.scripts.len()),
+        ("number_of_functions", functions),
+        ("number_of_libraries", libraries.len()),
+        ("used_memory_functions", library_bytes),
+        ("used_memory_scripts", sources + library_bytes),
+    ] {
+        line(text, format_args!("{name}:{value}"));
+    }
 }
 
 fn persistence(inner: &Inner, text: &mut String) {

@@ -5,6 +5,7 @@ use cairn_resp::{Protocol, Reply};
 use crate::error::{CommandError, CommandResult};
 
 /// Replies with the example of this name.
+#[allow(clippy::approx_constant, reason = "the example is this number, not that of the circle")]
 pub(crate) fn example(reply: &mut Reply<'_>, name: &[u8]) -> CommandResult {
     match &name.to_ascii_lowercase()[..] {
         b"string" => reply.bulk(b"Hello World"),

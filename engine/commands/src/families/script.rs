@@ -7,16 +7,20 @@ use crate::args::is;
 use crate::context::Context;
 use crate::dispatch::unknown_subcommand;
 use crate::error::{CommandError, CommandResult};
+use crate::keys::Access;
 use crate::script::{self, Invocation, ScriptFlags, Sha, sha_of};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const SCRIPTING: Categories = Categories::SCRIPTING;
 const RUNS: Flags = Flags::NONE.no_script().skip_monitor().no_mandatory_keys().stale();
 
+/// What a script does to its keys is not known, so it may be anything.
+pub(super) const ANY_USE: Keys = Keys::counted(2).access(Access::RW.access().update());
+
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "eval",       arity: at_least(3), flags: RUNS,                    keys: Keys::counted(2), acl: SCRIPTING, handler: eval },
-    CommandSpec { name: "evalsha",    arity: at_least(3), flags: RUNS,                    keys: Keys::counted(2), acl: SCRIPTING, handler: evalsha },
+    CommandSpec { name: "eval",       arity: at_least(3), flags: RUNS,                    keys: ANY_USE,          acl: SCRIPTING, handler: eval },
+    CommandSpec { name: "evalsha",    arity: at_least(3), flags: RUNS,                    keys: ANY_USE,          acl: SCRIPTING, handler: evalsha },
     CommandSpec { name: "eval_ro",    arity: at_least(3), flags: RUNS.readonly(),         keys: Keys::counted(2), acl: SCRIPTING, handler: eval },
     CommandSpec { name: "evalsha_ro", arity: at_least(3), flags: RUNS.readonly(),         keys: Keys::counted(2), acl: SCRIPTING, handler: evalsha },
     help::group_row("script"),
