@@ -163,7 +163,7 @@ impl LockPlan {
     }
 
     pub(crate) fn of(spec: &CommandSpec, args: &[&[u8]], keyspace: &Keyspace) -> Self {
-        if spec.keys.is_whole() {
+        if spec.keys.reach_everywhere(args) {
             return LockPlan::Whole;
         }
         let (mut first, mut more) = (None, Vec::new());

@@ -244,6 +244,17 @@ fn number(arg: &[u8]) -> Option<u32> {
 /// Finds keys that no specification can: each with what is done to it. The first is that of the first specification.
 pub type Finder = fn(&[&[u8]]) -> Vec<(usize, Access)>;
 
+/// Whether a command looks at keys that its arguments do not name.
+#[derive(Clone, Copy, Debug)]
+pub enum Reach {
+    /// Never.
+    Named,
+    /// It may, whatever the arguments.
+    Everywhere,
+    /// The arguments tell.
+    Told(fn(&[&[u8]]) -> bool),
+}
+
 /// Where a command's keys are among its arguments (`args[0]` is its name).
 #[derive(Clone, Copy, Debug)]
 pub enum Keys {
@@ -276,8 +287,8 @@ pub enum Keys {
         specs: &'static [KeySpec],
         /// What finds the keys where the specifications cannot.
         finder: Option<Finder>,
-        /// It may look at keys beside these, so that all shards are locked.
-        whole: bool,
+        /// Whether it may look at keys beside these, so that all shards are locked.
+        reach: Reach,
     },
     /// It looks at the whole keyspace.
     Whole,
@@ -315,13 +326,13 @@ impl Keys {
     /// As these specifications say.
     #[must_use]
     pub const fn specs(specs: &'static [KeySpec]) -> Keys {
-        Keys::Specs { specs, finder: None, whole: false }
+        Keys::Specs { specs, finder: None, reach: Reach::Named }
     }
 
     /// As these specifications say, but for what only `finder` can find.
     #[must_use]
     pub const fn found(specs: &'static [KeySpec], finder: Finder) -> Keys {
-        Keys::Specs { specs, finder: Some(finder), whole: false }
+        Keys::Specs { specs, finder: Some(finder), reach: Reach::Named }
     }
 
     /// Says what is done to the keys, where that does not follow from the command's flags: a command that reads does
@@ -339,16 +350,35 @@ impl Keys {
     #[must_use]
     pub const fn and_whole(self) -> Keys {
         match self {
-            Keys::Specs { specs, finder, .. } => Keys::Specs { specs, finder, whole: true },
+            Keys::Specs { specs, finder, .. } => Keys::Specs { specs, finder, reach: Reach::Everywhere },
             other => other,
         }
     }
 
-    /// Whether all shards are locked.
+    /// As [`Keys::and_whole`], but only where `told_by` says so of the arguments.
+    #[must_use]
+    pub const fn and_whole_where(self, told_by: fn(&[&[u8]]) -> bool) -> Keys {
+        match self {
+            Keys::Specs { specs, finder, .. } => Keys::Specs { specs, finder, reach: Reach::Told(told_by) },
+            other => other,
+        }
+    }
+
+    /// Whether all shards are locked, whatever the arguments.
     #[inline]
     #[must_use]
     pub const fn is_whole(self) -> bool {
-        matches!(self, Keys::Whole | Keys::Specs { whole: true, .. })
+        matches!(self, Keys::Whole | Keys::Specs { reach: Reach::Everywhere, .. })
+    }
+
+    /// Whether all shards are locked for these arguments.
+    #[inline]
+    #[must_use]
+    pub fn reach_everywhere(self, args: &[&[u8]]) -> bool {
+        match self {
+            Keys::Specs { reach: Reach::Told(told_by), .. } => told_by(args),
+            keys => keys.is_whole(),
+        }
     }
 
     /// The specifications, as COMMAND shows them.

@@ -7,6 +7,7 @@
 //!
 //! It knows values, bytes and milliseconds. It must never know sockets, files, the journal or the command table.
 
+pub mod dumped;
 pub mod encode;
 pub mod entry;
 mod expiries;

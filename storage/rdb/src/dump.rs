@@ -29,8 +29,7 @@ pub fn open(payload: &[u8]) -> Result<(u8, Reader<'_>), RdbError> {
     }
     let expected = u64::from_le_bytes(*checksum.first_chunk().ok_or_else(cut)?);
     let found = crc64::update(crc64::update(0, body), &version.to_le_bytes()[..2]);
-    // Zero: the one who wrote it had checksums switched off.
-    if expected != 0 && expected != found {
+    if expected != found {
         return Err(RdbError::Checksum { offset: body_len as u64 + 2, expected, found });
     }
     let (code, _) = body.split_first().ok_or_else(cut)?;

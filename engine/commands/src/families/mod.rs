@@ -7,6 +7,7 @@ mod command;
 mod compare;
 mod connection;
 pub(crate) mod docs;
+mod dump;
 mod field_expiry;
 mod function;
 mod generic;
@@ -23,6 +24,7 @@ mod script;
 mod server;
 mod set;
 mod slowlog;
+mod sort;
 mod stream;
 mod string;
 mod transactions;
@@ -39,6 +41,8 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     bitmap::COMMANDS,
     hyperloglog::COMMANDS,
     generic::COMMANDS,
+    dump::COMMANDS,
+    sort::COMMANDS,
     list::COMMANDS,
     set::COMMANDS,
     hash::COMMANDS,
