@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn what_stands_behind_a_value_is_damage() {
         let mut payload = b"\x00\x05hello!".to_vec();
-        cairn_rdb::dump::finish(&mut payload);
+        dump::finish(&mut payload);
         assert_eq!(restore(&payload, &Limits::default()).err(), Some(RestoreError::Value));
     }
 }

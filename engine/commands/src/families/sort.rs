@@ -77,8 +77,10 @@ fn sort_ro(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 struct SortOptions<'a> {
     descending: bool,
     by_text: bool,
-    /// A pattern names each element's weight; one without `*` says that nothing is to be sorted.
+    /// A pattern that names each element's weight.
     by: Option<&'a [u8]>,
+    /// Some pattern had no `*`: nothing is to be sorted.
+    as_they_are: bool,
     /// How many elements to leave out, and how many to take at most; below zero: all.
     limit: (i64, i64),
     get: Vec<&'a [u8]>,
@@ -91,6 +93,7 @@ impl<'a> SortOptions<'a> {
             descending: false,
             by_text: false,
             by: None,
+            as_they_are: false,
             limit: (0, -1),
             get: Vec::new(),
             store: None,
@@ -112,6 +115,7 @@ impl<'a> SortOptions<'a> {
                 }
                 [pattern, behind @ ..] if is(word, "by") => {
                     options.by = Some(pattern);
+                    options.as_they_are |= !pattern.contains(&b'*');
                     rest = behind;
                 }
                 [pattern, behind @ ..] if is(word, "get") => {
@@ -149,12 +153,11 @@ fn elements(ctx: &mut Context<'_, '_>, key: &[u8]) -> Result<(Vec<Vec<u8>>, bool
 
 fn run(ctx: &mut Context<'_, '_>, key: &[u8], mut options: SortOptions<'_>) -> CommandResult {
     let (mut elements, unordered) = elements(ctx, key)?;
-    let mut sorted = options.by.is_none_or(|pattern| pattern.contains(&b'*'));
-    if !sorted && unordered && options.store.is_some() {
+    if options.as_they_are && unordered && options.store.is_some() {
         // A set has no order of its own, and what is stored must not depend on chance.
-        (sorted, options.by_text, options.by) = (true, true, None);
+        (options.as_they_are, options.by_text, options.by) = (false, true, None);
     }
-    if sorted {
+    if !options.as_they_are {
         elements = in_order(&mut ctx.data, elements, &options)?;
     } else if options.descending && !unordered {
         elements.reverse();
