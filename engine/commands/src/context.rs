@@ -7,7 +7,7 @@ pub use typed::Collection;
 pub(crate) use typed::bulk_item;
 
 use cairn_keyspace::types::Limits;
-use cairn_keyspace::{Entry, KeyHash, Keyspace, Locked, Object};
+use cairn_keyspace::{Clock, Entry, KeyHash, Keyspace, Locked, Object};
 use cairn_resp::Reply;
 
 use crate::dispatch::{Strayed, Tools};
@@ -61,6 +61,8 @@ pub struct Data<'a, 'k> {
     pub now_ms: i64,
     /// When small collections change their encoding.
     pub limits: &'a Limits,
+    /// What is recorded of the entries that are used.
+    pub(crate) clock: Clock,
     /// Counters of this command's lookups.
     pub lookups: Lookups,
     /// Replaying the journal: nothing expires, since what did is in the journal.
@@ -79,7 +81,8 @@ impl<'a, 'k> Data<'a, 'k> {
     ) -> Self {
         let Tools { now_ms, limits, random, replaying, known_key } = tools;
         let lookups = Lookups::default();
-        Self { locked, effects, db, now_ms, limits, lookups, replaying, known_key, random }
+        let clock = if replaying { Clock::OFF } else { locked.keyspace().access().clock(now_ms) };
+        Self { locked, effects, db, now_ms, limits, clock, lookups, replaying, known_key, random }
     }
 
     /// The keyspace the keys belong to.
@@ -178,34 +181,44 @@ impl<'a, 'k> Data<'a, 'k> {
         self.remove_due_fields(db, keyspace.hash(&key), &key, most)
     }
 
-    /// The entry of a key, to read it. Counts as a hit or a miss.
+    /// The entry of a key, to read it. Counts as a hit or a miss, and as a use.
     #[inline]
     pub fn get(&mut self, key: &[u8]) -> Option<&Entry> {
+        self.find(key, self.clock)
+    }
+
+    /// As [`Data::get`], for commands that tell of a key without using it.
+    pub fn inspect(&mut self, key: &[u8]) -> Option<&Entry> {
+        self.find(key, self.clock.paused())
+    }
+
+    #[inline]
+    fn find(&mut self, key: &[u8], clock: Clock) -> Option<&Entry> {
         let hash = self.hash(key);
-        let database = self.locked.shard(hash).database(self.db);
-        match database.get(hash.0, key) {
-            None => {
+        let Some(entry) = self.locked.shard(hash).database(self.db).get(hash.0, key) else {
+            self.lookups.misses += 1;
+            self.notify(Interest::KEY_MISS, "keymiss", key);
+            return None;
+        };
+        if self.is_expired(entry) {
+            self.lookups.misses += 1;
+            self.remove_expired(self.db, hash, key);
+            self.notify(Interest::KEY_MISS, "keymiss", key);
+            return None;
+        }
+        if self.has_due_fields(entry) {
+            self.remove_due_fields(self.db, hash, key, usize::MAX);
+            // The last of its fields may have been among them.
+            if self.locked.shard(hash).database(self.db).get(hash.0, key).is_none() {
                 self.lookups.misses += 1;
                 self.notify(Interest::KEY_MISS, "keymiss", key);
-                None
-            }
-            Some(entry) if self.is_expired(entry) => {
-                self.lookups.misses += 1;
-                self.remove_expired(self.db, hash, key);
-                self.notify(Interest::KEY_MISS, "keymiss", key);
-                None
-            }
-            Some(entry) if self.has_due_fields(entry) => {
-                self.remove_due_fields(self.db, hash, key, usize::MAX);
-                let rest = self.locked.shard(hash).database(self.db).get(hash.0, key);
-                *if rest.is_some() { &mut self.lookups.hits } else { &mut self.lookups.misses } += 1;
-                rest
-            }
-            Some(_) => {
-                self.lookups.hits += 1;
-                self.locked.shard(hash).database(self.db).get(hash.0, key)
+                return None;
             }
         }
+        self.lookups.hits += 1;
+        let entry = self.locked.shard_mut(hash).database_mut(self.db).get_mut(hash.0, key)?;
+        use_entry(entry, clock, self.random);
+        Some(entry)
     }
 
     /// The entry of a key that the command is about to change, or in another database; counts nothing.
@@ -236,7 +249,9 @@ impl<'a, 'k> Data<'a, 'k> {
     /// The entry of a key, to change its value; the caller then calls [`Data::changed`].
     pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
         let hash = self.expire(self.db, key);
-        self.locked.shard_mut(hash).database_mut(self.db).get_mut(hash.0, key)
+        let entry = self.locked.shard_mut(hash).database_mut(self.db).get_mut(hash.0, key)?;
+        use_entry(entry, self.clock, self.random);
+        Some(entry)
     }
 
     /// Notes that the value of a key changed: for those who watch it, for the journal, and so that no reply about it is
@@ -259,10 +274,15 @@ impl<'a, 'k> Data<'a, 'k> {
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expire_at_ms: Option<i64>) {
         let keyspace = self.keyspace();
         let hash = self.hash(key);
+        let (clock, random) = (self.clock, &mut *self.random);
+        let record = |before: Option<u32>| match before {
+            Some(before) => clock.of_used(before, || next_random(random)),
+            None => clock.of_new(),
+        };
         let shard = self.locked.shard_mut(hash);
-        let is_new = shard
-            .database_mut(self.db)
-            .set_string(hash.0, key, value, expire_at_ms, |key| keyspace.hash(key).0);
+        let database = shard.database_mut(self.db);
+        let is_new =
+            database.set_string(hash.0, key, value, expire_at_ms, |key| keyspace.hash(key).0, record);
         shard.touch(self.db, key);
         self.effects.note_change(hash);
         self.tell_set(key, is_new);
@@ -275,12 +295,30 @@ impl<'a, 'k> Data<'a, 'k> {
 
     /// Puts a value into any database, in place of what was there.
     pub fn insert_in(&mut self, db: u16, key: &[u8], object: Object, expire_at_ms: Option<i64>) {
-        let keyspace = self.keyspace();
         let hash = self.hash(key);
-        self.notify_new_in(db, key);
-        let entry = Entry::object(key, object, expire_at_ms);
+        let before = self.locked.shard(hash).database(db).get(hash.0, key).map(Entry::clock);
+        let (clock, random) = (self.clock, &mut *self.random);
+        let mut entry = Entry::object(key, object, expire_at_ms);
+        entry
+            .set_clock(before.map_or(clock.of_new(), |before| clock.of_used(before, || next_random(random))));
+        self.insert_entry_in(db, entry);
+    }
+
+    /// Puts an entry into any database as it is, in place of that of the same key.
+    pub fn insert_entry_in(&mut self, db: u16, entry: Entry) {
+        let keyspace = self.keyspace();
+        let hash = self.hash(entry.key());
+        self.notify_new_in(db, entry.key());
+        self.changed_in(db, entry.key());
         self.locked.shard_mut(hash).database_mut(db).insert(hash.0, entry, |key| keyspace.hash(key).0);
-        self.changed_in(db, key);
+    }
+
+    /// Says what is recorded of a key's uses.
+    pub fn set_clock(&mut self, key: &[u8], clock: u32) {
+        let hash = self.hash(key);
+        if let Some(entry) = self.locked.shard_mut(hash).database_mut(self.db).get_mut(hash.0, key) {
+            entry.set_clock(clock);
+        }
     }
 
     /// Takes a key out; an expired one counts as not there.
@@ -294,8 +332,13 @@ impl<'a, 'k> Data<'a, 'k> {
     /// Sets or clears the expiry of a key; false when there is no such key.
     pub fn set_expire_at_ms(&mut self, key: &[u8], at: Option<i64>) -> bool {
         let hash = self.expire(self.db, key);
-        let found = self.locked.shard_mut(hash).database_mut(self.db).set_expire_at_ms(hash.0, key, at);
+        let database = self.locked.shard_mut(hash).database_mut(self.db);
+        let found = database.set_expire_at_ms(hash.0, key, at);
         if found {
+            database
+                .get_mut(hash.0, key)
+                .into_iter()
+                .for_each(|entry| use_entry(entry, self.clock, self.random));
             self.changed(key);
         }
         found
@@ -351,6 +394,12 @@ impl<'a, 'k> Data<'a, 'k> {
     pub(crate) fn effects(&mut self) -> &mut Effects {
         self.effects
     }
+}
+
+/// Records that an entry is used.
+#[inline]
+fn use_entry(entry: &mut Entry, clock: Clock, random: &mut u64) {
+    entry.set_clock(clock.of_used(entry.clock(), || next_random(random)));
 }
 
 /// SplitMix64: passes the usual statistical tests and needs one word of state, which is enough to choose members.

@@ -373,7 +373,10 @@ pub fn run(
     tools: Tools<'_>,
 ) -> Ran {
     let db = session.db;
-    let data = Data::new(locked, effects, db, tools);
+    let mut data = Data::new(locked, effects, db, tools);
+    if session.no_touch {
+        data.clock = data.clock.paused();
+    }
     let strayed = Strayed::default();
     let mut context =
         Context { data, reply, session, host, job: None, wait: None, in_transaction: false, strayed };

@@ -209,6 +209,8 @@ impl Engine {
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let keyspace = Keyspace::new(options.databases);
         let opened = recovery::open(&options, &keyspace)?;
+        // Of what was loaded it is not known when it was last used.
+        keyspace.access().start_at(now_ms());
         let settings = Settings {
             always: AtomicBool::new(options.append_only && options.fsync == Fsync::Always),
             always_from: AtomicU64::new(0),

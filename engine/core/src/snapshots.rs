@@ -343,6 +343,7 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
     let (file_id, key) = draw_key(inner)?;
     let taken = taken_names(inner)?;
     inner.mending.finish();
+    let pause = inner.keyspace.access().pause();
     let (target, child, dirty, fork_micros) = {
         let stopped = Instant::now();
         let locked = inner.keyspace.lock_all();
@@ -366,6 +367,7 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
         state.status.forks_total += 1;
     }
     let summary = wait_for(inner, &child, &target);
+    drop(pause);
     inner.mending.start();
     let summary = summary?;
     install(inner, &target, &summary)?;

@@ -4,7 +4,7 @@
 //! header 8 B | expiry i64, if it expires | Object, if not a short string | key length u32, if > 65,535 | key | short string
 //! ```
 //!
-//! The header holds flags (8 bits), an access clock (24 bits), and the lengths of key and short string (16 bits each).
+//! The header holds flags (8 bits), what is recorded of its uses (24 bits, see [`crate::access`]), and the lengths of key and short string (16 bits each).
 //! A string up to [`INLINE_MAX`] bytes lies behind its key; anything else is an [`Object`] in front of it. Which parts
 //! are there follows from the flags alone, so the size of the allocation needs no field of its own.
 //!
@@ -24,6 +24,8 @@ pub const INLINE_MAX: usize = 4096;
 const EXPIRES: u8 = 1;
 const OBJECT: u8 = 2;
 const LONG_KEY: u8 = 4;
+/// The string was edited in place. It changes no layout; OBJECT ENCODING tells of it.
+const EDITED: u8 = 8;
 
 const OBJECT_BYTES: usize = size_of::<Object>();
 const _: () = assert!(align_of::<Object>() <= align_of::<u64>() && INLINE_MAX <= u16::MAX as usize);
@@ -113,6 +115,54 @@ impl Entry {
             ptr::copy_nonoverlapping(value.as_ptr(), base.add(key_at + key.len()).as_ptr(), value.len());
         }
         Self(untagged(base).cast())
+    }
+
+    /// What is recorded of its uses; see [`crate::access`].
+    #[inline]
+    #[must_use]
+    pub fn clock(&self) -> u32 {
+        let [low, middle, high] = self.header().clock;
+        u32::from_le_bytes([low, middle, high, 0])
+    }
+
+    /// Records a use. Writes nothing where nothing changes, so that memory stays shared and caches stay clean.
+    #[inline]
+    pub fn set_clock(&mut self, clock: u32) {
+        if clock != self.clock() {
+            let [low, middle, high, _] = clock.to_le_bytes();
+            // SAFETY: the header is initialised and self is borrowed mutably.
+            unsafe { (*self.pointer()).clock = [low, middle, high] };
+        }
+    }
+
+    /// Whether the string was edited in place since it was set.
+    #[must_use]
+    pub fn is_edited(&self) -> bool {
+        self.header().flags & EDITED != 0
+    }
+
+    fn set_edited(&mut self, edited: bool) {
+        let flags = self.header().flags & !EDITED | if edited { EDITED } else { 0 };
+        // SAFETY: the header is initialised and self is borrowed mutably; the flag says nothing about the layout.
+        unsafe { (*self.pointer()).flags = flags };
+    }
+
+    /// A copy of it under another key. Nothing is recorded of its uses.
+    #[must_use]
+    pub fn copied(&self, key: &[u8]) -> Self {
+        let mut copy = Self::build(key, self.object_ref().cloned(), self.inline_bytes(), self.expire_at_ms());
+        copy.set_edited(self.is_edited());
+        copy
+    }
+
+    /// The same value under another key, with its expiry and what is recorded of its uses.
+    #[must_use]
+    pub fn renamed(mut self, key: &[u8]) -> Self {
+        let object = self.take_object();
+        let mut renamed = Self::build(key, object, self.inline_bytes(), self.expire_at_ms());
+        renamed.set_edited(self.is_edited());
+        renamed.set_clock(self.clock());
+        renamed
     }
 
     /// What the table noted here; 0 at first.
@@ -280,6 +330,9 @@ impl Entry {
             self.replace_with(replacement);
             return;
         }
+        if header.flags & EDITED != 0 {
+            self.set_edited(false);
+        }
         let at = key_offset(header.flags) + self.key_len();
         if value.len() != usize::from(header.value_len) {
             self.resize(at + value.len());
@@ -296,7 +349,11 @@ impl Entry {
         if let Some(object) = self.object_ptr() {
             // SAFETY: the object is initialised and self is borrowed mutably.
             return match unsafe { &mut *object } {
-                Object::Str(bytes) => Some(edit(bytes)),
+                Object::Str(bytes) => {
+                    let result = edit(bytes);
+                    self.set_edited(true);
+                    Some(result)
+                }
                 _ => None,
             };
         }
@@ -308,6 +365,7 @@ impl Entry {
             let replacement = Self::build(self.key(), Some(Object::Str(bytes)), &[], self.expire_at_ms());
             self.replace_with(replacement);
         }
+        self.set_edited(true);
         Some(result)
     }
 
@@ -318,14 +376,15 @@ impl Entry {
             (true, Some(at)) => unsafe { self.base().add(8).cast::<i64>().write(at) },
             (false, None) => {}
             _ => {
-                let object = self.take_object();
+                let (object, edited) = (self.take_object(), self.is_edited());
                 let replacement = Self::build(self.key(), object, self.inline_bytes(), at);
                 self.replace_with(replacement);
+                self.set_edited(edited);
             }
         }
     }
 
-    /// Takes the value out, for a rename or a move to another database.
+    /// Takes the value out.
     #[must_use]
     pub fn into_object(mut self) -> Object {
         match self.take_object() {
@@ -345,8 +404,7 @@ impl Entry {
     /// Becomes another entry of the same key, which takes over tag and clock.
     fn replace_with(&mut self, mut replacement: Self) {
         replacement.set_tag(self.tag());
-        // SAFETY: the replacement's header is initialised, and nobody else has the replacement.
-        unsafe { (*replacement.pointer()).clock = self.header().clock };
+        replacement.set_clock(self.clock());
         *self = replacement;
     }
 
@@ -472,6 +530,33 @@ mod tests {
             entry.set_string(b"short");
             assert_eq!((entry.tag(), entry.key(), entry.as_str()), (tag, &b"key"[..], Some(&b"short"[..])));
         }
+    }
+
+    #[test]
+    fn what_is_recorded_stays_until_a_string_is_set_anew() {
+        let mut entry = Entry::string(b"key", b"value", None);
+        entry.set_clock(0x00ab_cdef);
+        entry.edit_string(|bytes| bytes.push(b'!'));
+        entry.set_expire_at_ms(Some(42));
+        assert_eq!((entry.clock(), entry.is_edited()), (0x00ab_cdef, true));
+        let copy = entry.copied(b"copy");
+        assert_eq!(
+            (copy.key(), copy.as_str(), copy.expire_at_ms()),
+            (&b"copy"[..], entry.as_str(), Some(42))
+        );
+        assert_eq!((copy.clock(), copy.is_edited()), (0, true));
+        let mut renamed = entry.renamed(b"a longer key");
+        assert_eq!((renamed.key(), renamed.as_str()), (&b"a longer key"[..], copy.as_str()));
+        assert_eq!(
+            (renamed.expire_at_ms(), renamed.clock(), renamed.is_edited()),
+            (Some(42), 0x00ab_cdef, true)
+        );
+        renamed.set_string(&[b'v'; INLINE_MAX + 1]);
+        assert!(!renamed.is_edited());
+        renamed.edit_string(|bytes| bytes.push(b'!'));
+        assert!(renamed.is_edited() && renamed.copied(b"k").is_edited());
+        renamed.set_string(b"short");
+        assert_eq!((renamed.is_edited(), renamed.clock()), (false, 0x00ab_cdef));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!
 //! It knows values, bytes and milliseconds. It must never know sockets, files, the journal or the command table.
 
+pub mod access;
 pub mod dumped;
 pub mod encode;
 pub mod entry;
@@ -23,6 +24,7 @@ pub mod types;
 mod undurable;
 pub mod waiting;
 
+pub use access::{Access, AccessSettings, Clock};
 pub use entry::{Entry, Value};
 pub use libraries::{FunctionInfo, Libraries, Library, LibraryMap, read_libraries};
 pub use load::Batch;
@@ -50,6 +52,7 @@ pub struct Keyspace {
     shards: Box<[Padded]>,
     hasher: ahash::RandomState,
     databases: u16,
+    access: Access,
     /// How many holders of locks are known to keep them for long.
     held_long: AtomicUsize,
     /// The function libraries: data beside the keys.
@@ -74,14 +77,27 @@ impl Keyspace {
     #[must_use]
     pub fn new(databases: u16) -> Self {
         let shards = (0..SHARDS).map(|_| Padded(Mutex::new(Shard::new(databases)))).collect();
-        let hasher = ahash::RandomState::new();
-        Self { shards, hasher, databases, held_long: AtomicUsize::new(0), libraries: Libraries::default() }
+        Self {
+            shards,
+            hasher: ahash::RandomState::new(),
+            databases,
+            access: Access::default(),
+            held_long: AtomicUsize::new(0),
+            libraries: Libraries::default(),
+        }
     }
 
     /// How many databases there are.
     #[must_use]
     pub fn databases(&self) -> u16 {
         self.databases
+    }
+
+    /// How uses of its entries are recorded.
+    #[inline]
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The hash of a key.

@@ -236,8 +236,8 @@ impl Database {
         old
     }
 
-    /// Sets a string value: in place where the key is there. `expire_at_ms` is the expiry from now on. Returns whether the
-    /// key is new.
+    /// Sets a string value: in place where the key is there. `expire_at_ms` is the expiry from now on; `record` says what
+    /// is to be recorded of its uses, given what was where the key was there. Returns whether the key is new.
     #[inline]
     pub fn set_string(
         &mut self,
@@ -246,14 +246,18 @@ impl Database {
         value: &[u8],
         expire_at_ms: Option<i64>,
         hash_of: impl Fn(&[u8]) -> u64,
+        record: impl FnOnce(Option<u32>) -> u32,
     ) -> bool {
         let Some(entry) = self.table.get_mut(hash, key) else {
-            self.table.insert_new(hash, Entry::string(key, value, expire_at_ms), hash_of);
+            let mut entry = Entry::string(key, value, expire_at_ms);
+            entry.set_clock(record(None));
+            self.table.insert_new(hash, entry, hash_of);
             self.reindex(hash, None, expire_at_ms);
             return true;
         };
         let (before, fields_before) = (entry.expire_at_ms(), entry.fields_expire_at_ms());
         entry.set_string(value);
+        entry.set_clock(record(Some(entry.clock())));
         if before != expire_at_ms {
             entry.set_expire_at_ms(expire_at_ms);
             self.reindex(hash, before, expire_at_ms);
@@ -401,7 +405,7 @@ mod tests {
             let at = Some((state >> 40) as i64 % 50).filter(|at| *at < 40);
             match (state >> 33) % 5 {
                 0 => {
-                    let is_new = database.set_string(hash(&key), &key, b"value", at, hash);
+                    let is_new = database.set_string(hash(&key), &key, b"value", at, hash, |_| 0);
                     assert_eq!(is_new, !model.contains_key(&key));
                 }
                 1 => drop(database.insert(hash(&key), Entry::string(&key, b"", at), hash)),

@@ -4,7 +4,7 @@ use cairn_keyspace::types::{Hash, Item, List, Set, Stream, Zset};
 use cairn_keyspace::{Entry, Object, Value};
 use cairn_resp::Reply;
 
-use super::{Data, next_random};
+use super::{Data, next_random, use_entry};
 use crate::error::CommandError;
 
 /// A collection that a key may hold. A void one is never stored.
@@ -151,6 +151,7 @@ impl Data<'_, '_> {
             return Ok(absent(self, edit));
         };
         let fields_before = entry.fields_expire_at_ms();
+        use_entry(entry, self.clock, self.random);
         let value = entry.as_object_mut().and_then(T::of_mut).ok_or(CommandError::WrongType)?;
         let changes = edit(value);
         if changes > 0 {

@@ -14,6 +14,7 @@ const RESTORES: Categories = KEYSPACE.and(Categories::DANGEROUS);
 pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "dump",           arity: exactly(2),  flags: Flags::READ,             keys: Keys::one(1), acl: KEYSPACE, handler: dump },
     CommandSpec { name: "restore",        arity: at_least(4), flags: Flags::WRITE.deny_oom(), keys: Keys::one(1), acl: RESTORES, handler: restore },
+    CommandSpec { name: "restore-asking", arity: at_least(4), flags: Flags::WRITE.deny_oom(), keys: Keys::one(1), acl: RESTORES, handler: restore },
 ];
 
 fn dump(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
@@ -89,6 +90,14 @@ fn restore(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         return Ok(());
     }
     ctx.data.insert(key, object, expire_at_ms);
+    let clock = ctx.data.clock;
+    // Each counts only under a policy that goes by it.
+    match (options.idle_seconds, options.frequency) {
+        (Some(seconds), _) if !clock.by_frequency() => ctx.data.set_clock(key, clock.of_idle(seconds)),
+        (_, Some(counter)) if clock.by_frequency() => ctx.data.set_clock(key, clock.of_frequency(counter)),
+        // It takes the place of what was there, and not its past.
+        _ => ctx.data.set_clock(key, clock.of_new()),
+    }
     let at = expire_at_ms.unwrap_or(0).to_string();
     ctx.data.effect(&[b"RESTORE", key, at.as_bytes(), payload, b"REPLACE", b"ABSTTL"]);
     Ok(())

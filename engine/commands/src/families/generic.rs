@@ -1,6 +1,6 @@
 //! Keys of any type: <https://redis.io/docs/latest/commands/?group=generic>
 
-use cairn_keyspace::{Object, Value};
+use cairn_keyspace::{Entry, Value};
 
 use super::help;
 use crate::args::{TimeUnit, integer, is};
@@ -23,7 +23,7 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "del",         arity: at_least(2), flags: Flags::WRITE,            keys: Keys::every(1, -1, 1).access(Access::RM.delete()), acl: KEYSPACE, handler: del },
     CommandSpec { name: "unlink",      arity: at_least(2), flags: Flags::WRITE.fast(),     keys: Keys::every(1, -1, 1).access(Access::RM.delete()), acl: KEYSPACE, handler: del },
     CommandSpec { name: "exists",      arity: at_least(2), flags: Flags::READ.fast(),      keys: Keys::every(1, -1, 1).access(Access::RO), acl: KEYSPACE, handler: exists },
-    CommandSpec { name: "touch",       arity: at_least(2), flags: Flags::READ.fast(),      keys: Keys::every(1, -1, 1).access(Access::RO), acl: KEYSPACE, handler: exists },
+    CommandSpec { name: "touch",       arity: at_least(2), flags: Flags::READ.fast(),      keys: Keys::every(1, -1, 1).access(Access::RO), acl: KEYSPACE, handler: touch },
     CommandSpec { name: "type",        arity: exactly(2),  flags: Flags::READ.fast(),      keys: Keys::one(1).access(Access::RO), acl: KEYSPACE, handler: type_of },
     CommandSpec { name: "expire",      arity: at_least(3), flags: Flags::WRITE.fast(),     keys: Keys::one(1).access(Access::RW.update()), acl: KEYSPACE, handler: expire },
     CommandSpec { name: "pexpire",     arity: at_least(3), flags: Flags::WRITE.fast(),     keys: Keys::one(1).access(Access::RW.update()), acl: KEYSPACE, handler: pexpire },
@@ -66,13 +66,25 @@ fn del(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 
 /// A key named twice counts twice.
 fn exists(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let found = args[1..].iter().filter(|key| ctx.data.inspect(key).is_some()).count();
+    ctx.reply.integer(found as i64);
+    Ok(())
+}
+
+/// The one command for which CLIENT NO-TOUCH does not hold.
+fn touch(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    let clock = ctx.data.clock;
+    if ctx.session.no_touch {
+        ctx.data.clock = clock.resumed();
+    }
     let found = args[1..].iter().filter(|key| ctx.data.get(key).is_some()).count();
+    ctx.data.clock = clock;
     ctx.reply.integer(found as i64);
     Ok(())
 }
 
 fn type_of(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    let name = match ctx.data.get(args[1]).map(|entry| entry.value()) {
+    let name = match ctx.data.inspect(args[1]).map(|entry| entry.value()) {
         None => "none",
         Some(value) => type_name(value),
     };
@@ -181,7 +193,7 @@ fn set_expiry(
 /// Replies with what `shown` makes of the moment a key expires: -2 without a key, -1 without an expiry.
 fn reply_expiry(ctx: &mut Context<'_, '_>, key: &[u8], shown: impl FnOnce(i64, i64) -> i64) -> CommandResult {
     let now_ms = ctx.data.now_ms;
-    let answer = match ctx.data.get(key).map(|entry| entry.expire_at_ms()) {
+    let answer = match ctx.data.inspect(key).map(|entry| entry.expire_at_ms()) {
         None => -2,
         Some(None) => -1,
         Some(Some(at)) => shown(at, now_ms),
@@ -190,9 +202,9 @@ fn reply_expiry(ctx: &mut Context<'_, '_>, key: &[u8], shown: impl FnOnce(i64, i
     Ok(())
 }
 
-/// Milliseconds as seconds, rounded to the nearest.
+/// Milliseconds, which are not negative, as seconds, rounded to the nearest.
 fn seconds(ms: i64) -> i64 {
-    ms.saturating_add(500) / 1000
+    ((ms.unsigned_abs() + 500) / 1000) as i64
 }
 
 fn ttl(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
@@ -241,8 +253,8 @@ fn scan(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let options = ScanOptions::parse(&args[2..], true)?;
     let data = &ctx.data;
     let (mut visited, mut found) = (0, Vec::new());
-    // As many keys as asked for, but not through endless empty tables for them.
-    for _ in 0..options.count.saturating_mul(10).max(cairn_keyspace::SHARDS) {
+    // As many keys as asked for, but not through endless empty tables for them: those of few keys are passed in one call.
+    for _ in 0..options.count.saturating_mul(10).max(cairn_keyspace::SHARDS * 10) {
         next = data.locked().scan(data.db, next, |entry| {
             visited += 1;
             let of_type = options.type_name.is_none_or(|name| is(name, type_name(entry.value())));
@@ -284,8 +296,7 @@ fn randomkey(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
 /// Moves a value and its expiry to another key; the value that was there goes.
 fn rename_key(ctx: &mut Context<'_, '_>, from: &[u8], to: &[u8]) {
     if let Some(entry) = ctx.data.remove(from) {
-        let expire_at_ms = entry.expire_at_ms();
-        ctx.data.insert(to, entry.into_object(), expire_at_ms);
+        ctx.data.insert_entry_in(ctx.data.db, entry.renamed(to));
         ctx.data.notify(Interest::GENERIC, "rename_from", from);
         ctx.data.notify(Interest::GENERIC, "rename_to", to);
     }
@@ -348,27 +359,22 @@ fn copy(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     if db == ctx.data.db && from == to {
         return Err(CommandError::other(SAME_OBJECT));
     }
-    let copied = ctx.data.get(from).map(|entry| (clone_value(entry.value()), entry.expire_at_ms()));
+    let clock = ctx.data.clock;
+    let copied = ctx.data.get(from).map(|entry| entry.copied(to));
     let taken = ctx.data.peek_in(db, to).is_some();
     match copied {
-        Some((object, expire_at_ms)) if replace || !taken => {
+        Some(mut entry) if replace || !taken => {
             if taken {
                 ctx.data.notify_in(db, Interest::NEW, "new", to);
             }
-            ctx.data.insert_in(db, to, object, expire_at_ms);
+            entry.set_clock(clock.of_new());
+            ctx.data.insert_entry_in(db, entry);
             ctx.data.notify_in(db, Interest::GENERIC, "copy_to", to);
             ctx.reply.integer(1);
         }
         _ => ctx.reply.integer(0),
     }
     Ok(())
-}
-
-fn clone_value(value: Value<'_>) -> Object {
-    match value {
-        Value::Str(bytes) => Object::Str(bytes.to_vec()),
-        Value::Object(object) => object.clone(),
-    }
 }
 
 fn move_key(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
@@ -382,8 +388,7 @@ fn move_key(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         return Ok(());
     }
     if let Some(entry) = ctx.data.remove(key) {
-        let expire_at_ms = entry.expire_at_ms();
-        ctx.data.insert_in(db, key, entry.into_object(), expire_at_ms);
+        ctx.data.insert_entry_in(db, entry);
         ctx.data.notify(Interest::GENERIC, "move_from", key);
         ctx.data.notify_in(db, Interest::GENERIC, "move_to", key);
     }
@@ -393,27 +398,29 @@ fn move_key(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 
 fn object(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let word = args[1].to_ascii_lowercase();
-    let Some(entry) = ctx.data.get(args[2]) else {
+    let (now_ms, by_frequency) = (ctx.data.now_ms, ctx.data.clock.by_frequency());
+    let access = ctx.data.keyspace().access();
+    let Some(entry) = ctx.data.inspect(args[2]) else {
         ctx.reply.null();
         return Ok(());
     };
     match &word[..] {
-        b"encoding" => ctx.reply.bulk(encoding(entry.value()).as_bytes()),
+        b"encoding" => ctx.reply.bulk(encoding(entry).as_bytes()),
         b"refcount" => ctx.reply.integer(1),
-        b"idletime" => {
-            return Err(CommandError::other("ERR This server does not record when a key was last used."));
-        }
-        _ => {
-            return Err(CommandError::other(
-                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.",
-            ));
-        }
+        b"idletime" if by_frequency => return Err(CommandError::other(NO_IDLE_TIME)),
+        b"idletime" => ctx.reply.integer(i64::from(access.idle_seconds(entry.clock(), now_ms))),
+        _ if by_frequency => ctx.reply.integer(i64::from(access.frequency(entry.clock(), now_ms))),
+        _ => return Err(CommandError::other(NO_FREQUENCY)),
     }
     Ok(())
 }
 
-fn encoding(value: Value<'_>) -> &'static str {
-    match value {
+const NO_IDLE_TIME: &str = "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.";
+const NO_FREQUENCY: &str = "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.";
+
+fn encoding(entry: &Entry) -> &'static str {
+    match entry.value() {
+        Value::Str(_) if entry.is_edited() => "raw",
         Value::Str(text) if cairn_keyspace::types::parse_i64(text).is_some() => "int",
         Value::Str(text) if text.len() <= EMBEDDED_MAX => "embstr",
         Value::Str(_) => "raw",

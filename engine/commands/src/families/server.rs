@@ -121,7 +121,8 @@ fn flushall(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 fn swapdb(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let databases = ctx.data.keyspace().databases();
     let number = |arg, which: &str| {
-        integer(arg).map_err(|_| CommandError::other(format!("ERR invalid {which} DB index")))
+        let number = integer(arg).ok().and_then(|number| i32::try_from(number).ok());
+        number.ok_or_else(|| CommandError::other(format!("ERR invalid {which} DB index")))
     };
     let (a, b) = (number(args[1], "first")?, number(args[2], "second")?);
     let index =

@@ -345,6 +345,14 @@ fn len_to_change(ctx: &mut Context<'_, '_>, key: &[u8]) -> Result<usize, Command
 }
 
 fn append(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    if !ctx.data.exists(args[1]) {
+        // Nothing is edited, so it is encoded as any string that is set.
+        check_size(&ctx.data, args[2].len())?;
+        ctx.data.set_string(args[1], args[2], None);
+        ctx.data.notify(Interest::STRING, "append", args[1]);
+        ctx.reply.integer(args[2].len() as i64);
+        return Ok(());
+    }
     let before = len_to_change(ctx, args[1])?;
     check_size(&ctx.data, before + args[2].len())?;
     let len = edit(&mut ctx.data, args[1], |bytes| {
