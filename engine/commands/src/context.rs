@@ -154,8 +154,18 @@ impl<'a, 'k> Data<'a, 'k> {
         let shard = self.locked.shard_mut(hash);
         shard.touch(db, key);
         shard.database_mut(db).remove(hash.0, key);
-        self.effects.note_expired(db, hash, key);
+        self.effects.note_removed(db, hash, key, (Interest::EXPIRED, "expired"));
         self.lookups.expired += 1;
+    }
+
+    /// Removes a key that no command asked to remove; its effect is its own.
+    pub(crate) fn evict(&mut self, key: &[u8]) -> Option<Entry> {
+        let (hash, db) = (self.hash(key), self.db);
+        let shard = self.locked.shard_mut(hash);
+        let entry = shard.database_mut(db).remove(hash.0, key)?;
+        shard.touch(db, key);
+        self.effects.note_removed(db, hash, key, (Interest::EVICTED, "evicted"));
+        Some(entry)
     }
 
     /// Removes the key that expired longest ago in a shard, if any has; whether one was there. For the active expiry.
@@ -404,7 +414,7 @@ fn use_entry(entry: &mut Entry, clock: Clock, random: &mut u64) {
 
 /// SplitMix64: passes the usual statistical tests and needs one word of state, which is enough to choose members.
 #[inline]
-pub(crate) fn next_random(state: &mut u64) -> u64 {
+pub fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use cairn_keyspace::types::Limits;
-use cairn_keyspace::{KeyHash, Keyspace, Locked};
+use cairn_keyspace::{Entry, KeyHash, Keyspace, Locked};
 use cairn_resp::Reply;
 
 use crate::acl::{self, Place};
@@ -246,10 +246,17 @@ pub fn decide(
             (Ok(()), None) if spec.ends_watches() => {
                 return Decision::Run(spec, LockPlan::of_session(session, keyspace));
             }
+            (Ok(()), None) if spec.flags.has(Flags::DENY_OOM) && host.is_out_of_memory() => {
+                CommandError::OutOfMemory
+            }
             (Ok(()), None) => return Decision::Run(spec, route.plan(spec, args, keyspace)),
-            (Ok(()), Some(_)) if spec.runs_at_once() => {
+            (Ok(()), Some(transaction)) if spec.runs_at_once() => {
+                transaction.out_of_memory =
+                    spec.name == "exec" && transaction.needs_memory() && host.is_out_of_memory();
                 return Decision::Run(spec, LockPlan::of_session(session, keyspace));
             }
+            // Whatever is queued takes memory.
+            (Ok(()), Some(_)) if host.is_out_of_memory() => CommandError::OutOfMemory,
             (Ok(()), Some(transaction)) => {
                 transaction.queue.push(args.iter().map(|arg| arg.to_vec()).collect());
                 reply.simple("QUEUED");
@@ -271,6 +278,16 @@ pub fn decide(
     }
     reply.error(&refusal);
     Decision::Replied
+}
+
+impl Transaction {
+    /// Whether one of its commands may need more memory.
+    fn needs_memory(&self) -> bool {
+        self.queue.iter().any(|args| {
+            let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+            resolve(&args).is_some_and(|spec| spec.flags.has(Flags::DENY_OOM))
+        })
+    }
 }
 
 impl CommandSpec {
@@ -413,6 +430,17 @@ pub fn expire_shard(
         }
     }
     Expired { keys, fields }
+}
+
+/// Removes a key because memory is short, and gives what it was, to be freed when its lock is.
+pub fn evict_key(
+    locked: &mut Locked<'_>,
+    db: u16,
+    key: &[u8],
+    effects: &mut Effects,
+    tools: Tools<'_>,
+) -> Option<Entry> {
+    Data::new(locked, effects, db, tools).evict(key)
 }
 
 impl Context<'_, '_> {

@@ -87,10 +87,16 @@ impl Effects {
         self.changes += changes;
     }
 
-    /// Notes a key removed because it expired: an effect beside that of the running command.
-    pub(crate) fn note_expired(&mut self, db: u16, hash: KeyHash, key: &[u8]) {
+    /// Notes a key that has expired or was evicted, as the event says: an effect beside that of the running command.
+    pub(crate) fn note_removed(
+        &mut self,
+        db: u16,
+        hash: KeyHash,
+        key: &[u8],
+        (class, event): (Interest, &'static str),
+    ) {
         self.news.changed(key);
-        self.news.event(Interest::EXPIRED, "expired", db, key);
+        self.news.event(class, event, db, key);
         self.changed.push(hash);
         self.push(db, &[b"DEL", key]);
     }

@@ -35,6 +35,9 @@ pub enum CommandError {
     /// The wrong number of arguments.
     #[error("ERR wrong number of arguments for '{0}' command")]
     WrongArity(Cow<'static, str>),
+    /// More memory is in use than may be.
+    #[error("OOM command not allowed when used memory > 'maxmemory'.")]
+    OutOfMemory,
     /// A database that is not there.
     #[error("ERR DB index is out of range")]
     NoSuchDatabase,

@@ -60,6 +60,11 @@ pub trait Host {
     fn start_snapshot(&self, _why: SnapshotReason) -> Result<&'static str, String> {
         Err(NO_PROCESS.to_owned())
     }
+    /// Frees memory where more is in use than may be, as far as the policy lets it; whether that was not enough. It takes
+    /// locks of shards, so it is asked before a command takes its own.
+    fn is_out_of_memory(&self) -> bool {
+        false
+    }
     /// Where what a command does reaches other clients.
     fn hub(&self) -> &Hub {
         static NOBODY: LazyLock<Hub> = LazyLock::new(Hub::default);

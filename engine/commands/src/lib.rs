@@ -32,10 +32,10 @@ mod testing;
 pub mod waiting;
 
 pub use cairn_resp::{Protocol, Reply};
-pub use context::{Collection, Context, Data, Lookups};
+pub use context::{Collection, Context, Data, Lookups, next_random};
 pub use dispatch::{
-    Decision, Expired, LockPlan, Ran, Route, Strayed, Tools, decide, expire_shard, is_allowed_while_busy,
-    may_write, run,
+    Decision, Expired, LockPlan, Ran, Route, Strayed, Tools, decide, evict_key, expire_shard,
+    is_allowed_while_busy, may_write, run,
 };
 pub use effects::Effects;
 pub use error::{CommandError, CommandResult};

@@ -68,6 +68,8 @@ pub struct Transaction {
     pub queue: Vec<Vec<Vec<u8>>>,
     /// A command could not be queued, so EXEC will refuse.
     pub broken: bool,
+    /// When EXEC came, memory was short for one of the commands, so it will refuse.
+    pub out_of_memory: bool,
 }
 
 /// A watched key.

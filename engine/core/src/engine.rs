@@ -20,6 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::blocked::{self, Blocked, Waiters};
 use crate::catalog::Catalog;
 use crate::error::{OpenError, SaveError};
+use crate::eviction::{Eviction, MemoryLimit};
 use crate::host::EngineHost;
 use crate::log::Log;
 use crate::mending::Mending;
@@ -53,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) scripts: Scripts,
     /// What remains to be done at keys that scripts held.
     remaining: Mutex<Vec<Remaining>>,
+    pub(crate) eviction: Eviction,
     next_session: AtomicU64,
     expire_from: AtomicU64,
     /// The lock on the directory, for as long as the engine lives.
@@ -211,6 +213,7 @@ impl Engine {
         let opened = recovery::open(&options, &keyspace)?;
         // Of what was loaded it is not known when it was last used.
         keyspace.access().start_at(now_ms());
+        keyspace.access().set(options.memory.access());
         let settings = Settings {
             always: AtomicBool::new(options.append_only && options.fsync == Fsync::Always),
             always_from: AtomicU64::new(0),
@@ -227,6 +230,7 @@ impl Engine {
             catalog: opened.catalog,
             mending: Mending::new(options.heap.clone()),
             waiters: Waiters::default(),
+            eviction: Eviction::new(&options.memory, options.heap.clone()),
             options,
             settings,
             statistics: Statistics::default(),
@@ -485,13 +489,14 @@ impl Engine {
         }
     }
 
-    /// Housekeeping, to be called about ten times a second: removes expired keys where `expire` lets it, takes snapshots
-    /// that are due.
+    /// Housekeeping, to be called about ten times a second: removes expired keys where `expire` lets it, evicts where memory
+    /// is short, takes snapshots that are due.
     pub fn tick(&self, expire: bool) {
         self.0.do_remaining();
         if expire {
             self.0.expire_some();
         }
+        self.0.evict_some();
         snapshots::start_if_due(&self.0);
     }
 
@@ -523,6 +528,12 @@ impl Engine {
         let settings = &self.0.settings;
         *settings.limits.write() = Arc::new(limits);
         settings.limits_version.store(next_limits_version(), Ordering::Release);
+    }
+
+    /// Changes how much memory may be in use, and what happens beyond.
+    pub fn set_memory(&self, memory: MemoryLimit) {
+        self.0.keyspace.access().set(memory.access());
+        self.0.eviction.set(memory);
     }
 
     /// Changes when the journal is trimmed by itself.
@@ -629,7 +640,7 @@ impl Inner {
     /// Appends what was done, under the locks it was done under: the journal's order is the commit order.
     /// Those who wait for what was changed are served with it.
     #[inline]
-    fn commit(&self, locked: &mut Locked<'_>, effects: &mut Effects, now_ms: i64) -> Lsn {
+    pub(crate) fn commit(&self, locked: &mut Locked<'_>, effects: &mut Effects, now_ms: i64) -> Lsn {
         if effects.is_empty() {
             return Lsn::ZERO;
         }

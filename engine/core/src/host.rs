@@ -64,6 +64,7 @@ impl Host for EngineHost<'_> {
         self.engine.observed.usage.reset();
         self.engine.observed.errors.reset();
         self.engine.acl.reset_denied();
+        self.engine.eviction.reset_statistics();
         self.process.reset_statistics();
     }
     fn info(&self, sections: &[&str], keyspace: &Locked<'_>) -> String {
@@ -74,6 +75,9 @@ impl Host for EngineHost<'_> {
     }
     fn start_snapshot(&self, why: SnapshotReason) -> Result<&'static str, String> {
         snapshots::start(self.engine, why)
+    }
+    fn is_out_of_memory(&self) -> bool {
+        self.engine.is_out_of_memory()
     }
     fn hub(&self) -> &Hub {
         &self.engine.hub

@@ -160,6 +160,10 @@ fn stats(inner: &Inner, text: &mut String) {
     line(text, format_args!("tracking_total_keys:{}", counts.tracked_keys));
     line(text, format_args!("tracking_total_items:{}", counts.tracked_items));
     line(text, format_args!("tracking_total_prefixes:{}", counts.tracked_prefixes));
+    let (current, total) = inner.eviction.exceeded();
+    line(text, format_args!("evicted_keys:{}", inner.eviction.evicted.load(Ordering::Relaxed)));
+    line(text, format_args!("total_eviction_exceeded_time:{}", total.as_millis()));
+    line(text, format_args!("current_eviction_exceeded_time:{}", current.as_millis()));
     let snapshots = inner.snapshots.status();
     line(text, format_args!("latest_fork_usec:{}", snapshots.fork_micros));
     line(text, format_args!("total_forks:{}", snapshots.forks_total));

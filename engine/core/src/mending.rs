@@ -9,11 +9,18 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The heap of the process, as far as forks ask for it. An engine without one leaves its heap to the system.
+/// The heap of the process, as far as forks and the limit of memory ask for it. An engine without one leaves its heap to
+/// the system, and has no limit.
 pub trait Heap: Send + Sync {
     /// Puts split huge pages together again, in steps of less than a millisecond. `go_on` is called between two steps
     /// with the time the last one took, waits as long as it likes, and says whether to go on.
     fn mend(&self, go_on: &dyn Fn(Duration) -> bool);
+
+    /// How many bytes the program has allocated and not freed.
+    fn used_bytes(&self) -> u64;
+
+    /// How many bytes this thread has allocated, less those it has freed. Asked for by many commands, so it must be cheap.
+    fn thread_balance(&self) -> i64;
 }
 
 /// A pause is this many times as long as the work since the last one: commands that it held up get through.
@@ -117,6 +124,14 @@ mod tests {
     impl Heap for Steps {
         fn mend(&self, go_on: &dyn Fn(Duration) -> bool) {
             while self.done.fetch_add(1, Ordering::SeqCst) + 1 < self.wanted && go_on(self.step) {}
+        }
+
+        fn used_bytes(&self) -> u64 {
+            0
+        }
+
+        fn thread_balance(&self) -> i64 {
+            0
         }
     }
 

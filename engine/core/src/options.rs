@@ -8,6 +8,7 @@ use cairn_journal::Fsync;
 use cairn_keyspace::types::Limits;
 use cairn_seal::Keyring;
 
+use crate::eviction::MemoryLimit;
 use crate::mending::Heap;
 
 /// How an engine is opened. [`Options::new`] gives the defaults of `cairn-server`, with the journal on.
@@ -37,7 +38,9 @@ pub struct Options {
     pub limits: Limits,
     /// Threads that load and write snapshots.
     pub threads: usize,
-    /// The heap to mend after each snapshot.
+    /// How much memory may be in use.
+    pub memory: MemoryLimit,
+    /// The heap to mend after each snapshot, and to limit.
     pub heap: Option<Arc<dyn Heap>>,
 }
 
@@ -76,6 +79,7 @@ impl Options {
             stop_writes_on_snapshot_error: true,
             limits: Limits::default(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            memory: MemoryLimit::default(),
             heap: None,
         }
     }

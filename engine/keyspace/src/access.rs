@@ -115,10 +115,12 @@ impl Drop for Pause<'_> {
     }
 }
 
+#[inline]
 fn second(now_ms: i64) -> u32 {
     ((now_ms / 1000) as u32 % SECONDS).max(1)
 }
 
+#[inline]
 fn minute(now_ms: i64) -> u32 {
     (now_ms / 60_000) as u32 % MINUTES
 }
@@ -164,13 +166,7 @@ impl Clock {
     #[inline]
     #[must_use]
     pub fn of_used(self, before: u32, random: impl FnOnce() -> u64) -> u32 {
-        if self.packed & PAUSED != 0 {
-            before
-        } else if self.by_frequency() {
-            self.of_counted(before, random())
-        } else {
-            self.now
-        }
+        if self.packed & (PAUSED | BY_FREQUENCY) == 0 { self.now } else { self.of_counted(before, random) }
     }
 
     /// What to record of an entry with this counter.
@@ -187,12 +183,15 @@ impl Clock {
     }
 
     #[cold]
-    fn of_counted(self, before: u32, random: u64) -> u32 {
+    fn of_counted(self, before: u32, random: impl FnOnce() -> u64) -> u32 {
+        if self.packed & PAUSED != 0 {
+            return before;
+        }
         let counter = if before == 0 { COUNTER_AT_FIRST } else { self.decayed(before) };
         let log_factor = (self.packed >> LOG_FACTOR_SHIFT) as u32 & FIELD;
         let steps = u64::from(counter.saturating_sub(COUNTER_AT_FIRST)) * u64::from(log_factor) + 1;
         // Once in so many uses.
-        let raised = random.is_multiple_of(steps);
+        let raised = random().is_multiple_of(steps);
         self.of_frequency(counter.saturating_add(u8::from(raised)))
     }
 

@@ -106,6 +106,15 @@ impl Expiries {
         self.chunks.values().flat_map(|chunk| chunk.filled()).map(|place| Place(*place))
     }
 
+    /// A place chosen by `random`; not quite evenly, as a chunk is chosen first.
+    pub(crate) fn sample(&self, mut random: impl FnMut() -> u64) -> Option<Place> {
+        // The first chunk alone may be empty, and then the next will do.
+        let chosen = (random() % self.chunks.len().max(1) as u64) as usize;
+        let chunk =
+            self.chunks.values().skip(chosen).chain(self.chunks.values()).find(|chunk| chunk.len > 0)?;
+        Some(Place(chunk.places[(random() % chunk.len as u64) as usize]))
+    }
+
     /// The earliest place.
     pub(crate) fn first(&self) -> Option<Place> {
         self.iter().next()

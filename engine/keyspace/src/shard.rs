@@ -378,6 +378,43 @@ impl Database {
         self.table.scan(cursor, visit)
     }
 
+    /// Gives back the memory that a database without keys still holds for those that come.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Up to `count` random entries; one may be given twice.
+    pub fn sample_some(&self, count: usize, random: impl FnMut() -> u64, visit: impl FnMut(&Entry)) {
+        self.table.sample_some(count, random, |_| true, visit);
+    }
+
+    /// Up to `count` random entries among those that expire; one may be given twice.
+    pub fn sample_expiring(
+        &self,
+        count: usize,
+        mut random: impl FnMut() -> u64,
+        mut visit: impl FnMut(&Entry),
+    ) {
+        // Where most do not, looking for one that does takes longer than to ask the index.
+        const RARE: usize = 8;
+        if self.expiring * RARE >= self.len() {
+            self.table.sample_some(count, random, |entry| entry.expire_at_ms().is_some(), visit);
+            return;
+        }
+        for _ in 0..count {
+            let place = self.expiries.sample(&mut random);
+            place.and_then(|place| self.entry_at(place)).into_iter().for_each(&mut visit);
+        }
+    }
+
+    /// The entry that expires first.
+    #[must_use]
+    pub fn soonest(&self) -> Option<&Entry> {
+        self.entry_at(self.expiries.first()?)
+    }
+
     /// An entry chosen at random; see [`Table::sample`].
     #[must_use]
     pub fn sample(&self, random: impl FnMut() -> u64) -> Option<&Entry> {
@@ -393,6 +430,40 @@ mod tests {
     fn hash(key: &[u8]) -> u64 {
         let n = u64::from(key[0]) | u64::from(key[1]) << 8;
         n.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !0xfff0
+    }
+
+    #[test]
+    fn samples_are_of_those_that_expire_and_come_to_all_of_them() {
+        // SplitMix64, as hash and as random numbers.
+        let mix = |z: u64| {
+            let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        let hash = |key: &[u8]| mix(u64::from(key[0]) | u64::from(key[1]) << 8 | 1 << 40);
+        for one_in in [2, 40] {
+            let mut database = Database::default();
+            for n in 0..4_000u16 {
+                let at = (n % one_in == 0).then_some(i64::from(n) + 1_000);
+                database.set_string(hash(&n.to_le_bytes()), &n.to_le_bytes(), b"", at, hash, |_| 0);
+            }
+            let (mut state, mut seen) = (1u64, HashMap::<Vec<u8>, usize>::new());
+            for _ in 0..20_000 {
+                let random = || {
+                    state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                    mix(state)
+                };
+                database.sample_expiring(5, random, |entry| {
+                    assert!(entry.expire_at_ms().is_some());
+                    *seen.entry(entry.key().to_vec()).or_default() += 1;
+                });
+            }
+            assert_eq!(seen.len(), database.expiring());
+            let mean = seen.values().sum::<usize>() / seen.len();
+            let most = seen.values().max().copied().unwrap_or(0);
+            assert!(most < mean * 5, "one key in {one_in}: chosen {mean} times on average, {most} at most");
+            assert_eq!(database.soonest().and_then(Entry::expire_at_ms), Some(1_000));
+        }
     }
 
     #[test]

@@ -378,6 +378,45 @@ impl Table {
         (cursor | !mask).reverse_bits().wrapping_add(1).reverse_bits()
     }
 
+    /// Visits up to `count` random entries that are `wanted`, all or some of a random bucket and then of another; at least
+    /// one where there is any. An entry may be met twice.
+    pub(crate) fn sample_some(
+        &self,
+        count: usize,
+        mut random: impl FnMut() -> u64,
+        wanted: impl Fn(&Entry) -> bool,
+        mut visit: impl FnMut(&Entry),
+    ) {
+        /// More buckets than that for each entry are not worth looking at.
+        const TRIES: usize = 16;
+        if self.len == 0 {
+            return;
+        }
+        let (buckets, mut left) = (self.buckets(), count);
+        let mut at = 0;
+        for step in 0..count * TRIES + buckets {
+            if step < count * TRIES {
+                at = (random() % buckets as u64) as usize;
+            } else if left < count {
+                break;
+            } else {
+                // Nothing yet: then one bucket after the other.
+                at = (at + 1) % buckets;
+            }
+            let entries = || self.bucket(at).entries().filter(|entry| wanted(entry));
+            let found = entries().count();
+            if found == 0 {
+                continue;
+            }
+            let (taken, skip) = (found.min(left), (random() % found as u64) as usize);
+            entries().skip(skip).chain(entries().take(skip)).take(taken).for_each(&mut visit);
+            left -= taken;
+            if left == 0 {
+                break;
+            }
+        }
+    }
+
     /// An entry chosen by `random`; not quite evenly, as a bucket is chosen first.
     #[must_use]
     pub(crate) fn sample(&self, mut random: impl FnMut() -> u64) -> Option<&Entry> {

@@ -11,7 +11,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use tikv_jemalloc_ctl::{epoch, stats};
+use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
+use tikv_jemalloc_ctl::{epoch, raw, stats};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -32,6 +33,8 @@ static CONFIGURATION: &u8 = &b"thp:always,metadata_thp:auto,slab_sizes:1-4096:8,
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Memory {
     /// In use by the program.
+    pub(crate) used: u64,
+    /// As well, or kept ready for its threads.
     pub(crate) allocated: u64,
     /// In pages that hold something of it.
     pub(crate) active: u64,
@@ -44,8 +47,15 @@ pub(crate) fn memory() -> Memory {
     // Figures are those of the last time the epoch was advanced.
     let _ = epoch::advance();
     let read = |value: tikv_jemalloc_ctl::Result<usize>| value.map_or(0, |bytes| bytes as u64);
+    let allocated = read(stats::allocated::read());
+    // SAFETY: both are sizes; 4096 stands for all arenas together.
+    let kept = unsafe {
+        read(raw::read(b"stats.arenas.4096.tcache_bytes\0"))
+            + read(raw::read(b"stats.arenas.4096.tcache_stashed_bytes\0"))
+    };
     Memory {
-        allocated: read(stats::allocated::read()),
+        used: allocated.saturating_sub(kept),
+        allocated,
         active: read(stats::active::read()),
         resident: read(stats::resident::read()),
     }
@@ -65,7 +75,24 @@ pub(crate) struct HugePages {
     unavailable: AtomicBool,
 }
 
+thread_local! {
+    /// Where jemalloc counts what this thread has allocated and freed.
+    static COUNTERS: Option<(ThreadLocal<u64>, ThreadLocal<u64>)> =
+        allocatedp::read().ok().zip(deallocatedp::read().ok());
+}
+
 impl Heap for HugePages {
+    fn used_bytes(&self) -> u64 {
+        memory().used
+    }
+
+    fn thread_balance(&self) -> i64 {
+        COUNTERS.with(|counters| match counters {
+            Some((allocated, freed)) => allocated.get().wrapping_sub(freed.get()).cast_signed(),
+            None => 0,
+        })
+    }
+
     fn mend(&self, go_on: &dyn Fn(Duration) -> bool) {
         if self.unavailable.load(Relaxed) {
             return;
@@ -177,15 +204,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_thread_allocates_shows_in_its_balance_and_in_the_whole() {
+        let heap = HugePages::default();
+        let (before, used) = (heap.thread_balance(), heap.used_bytes());
+        let blocks: Vec<Vec<u8>> = (0..10_000).map(|_| std::hint::black_box(vec![1; 1_000])).collect();
+        assert!((10_000_000..12_000_000).contains(&(heap.thread_balance() - before)));
+        assert!(heap.used_bytes() - used > 9_000_000);
+        drop(blocks);
+        assert!((heap.thread_balance() - before).abs() < 100_000);
+    }
+
+    #[test]
     fn jemalloc_is_in_use_as_configured() {
         let block = std::hint::black_box(vec![1_u8; 1 << 20]);
         assert!(memory().allocated >= block.len() as u64);
         // SAFETY: each is a setting of that type, a text being a constant that jemalloc keeps for the life of the process.
         let (thp, background_thread, slab) = unsafe {
             (
-                tikv_jemalloc_ctl::raw::read_str(b"opt.thp\0"),
-                tikv_jemalloc_ctl::raw::read::<bool>(b"opt.background_thread\0"),
-                tikv_jemalloc_ctl::raw::read::<usize>(b"arenas.bin.8.slab_size\0"),
+                raw::read_str(b"opt.thp\0"),
+                raw::read::<bool>(b"opt.background_thread\0"),
+                raw::read::<usize>(b"arenas.bin.8.slab_size\0"),
             )
         };
         let thp = thp.ok().and_then(|text| std::str::from_utf8(text).ok());

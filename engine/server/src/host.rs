@@ -1,13 +1,14 @@
 //! The seam to the engine: what it asks of the server around it, and what configuration it takes.
 
 use crate::alloc::HugePages;
-use crate::config::{DebugCommand, Fsync, Settings};
+use crate::config::{DebugCommand, Fsync, MaxmemoryPolicy, Settings};
 use crate::info;
 use crate::server::Server;
 use crate::users;
 use cairn_engine::observed::Observed;
 use cairn_engine::{
-    AutoRewrite, ClientFilter, Inbox, Limits, Options, OutputLimits, Pause, Process, SavePoint, Session,
+    AutoRewrite, ClientFilter, EvictionPolicy, Inbox, Limits, MemoryLimit, Options, OutputLimits, Pause,
+    Process, SavePoint, Session,
 };
 use cairn_seal::Keyring;
 use std::sync::{Arc, mpsc};
@@ -149,6 +150,7 @@ pub(crate) fn options(settings: &Settings, keyring: Option<Keyring>) -> Options 
     options.save_points = save_points(settings);
     options.stop_writes_on_snapshot_error = settings.stop_writes_on_snapshot_error;
     options.limits = limits(settings);
+    options.memory = memory(settings);
     options.heap = Some(Arc::new(HugePages::default()));
     options
 }
@@ -183,6 +185,27 @@ pub(crate) fn output_limits(settings: &Settings) -> OutputLimits {
     // There are no replicas; what is set for them is only shown.
     let [normal, _, pubsub] = settings.output_limits;
     OutputLimits { normal, pubsub }
+}
+
+pub(crate) fn memory(settings: &Settings) -> MemoryLimit {
+    let number = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
+    MemoryLimit {
+        bytes: settings.maxmemory,
+        policy: match settings.maxmemory_policy {
+            MaxmemoryPolicy::VolatileLru => EvictionPolicy::VolatileLru,
+            MaxmemoryPolicy::VolatileLfu => EvictionPolicy::VolatileLfu,
+            MaxmemoryPolicy::VolatileRandom => EvictionPolicy::VolatileRandom,
+            MaxmemoryPolicy::VolatileTtl => EvictionPolicy::VolatileTtl,
+            MaxmemoryPolicy::AllKeysLru => EvictionPolicy::AllKeysLru,
+            MaxmemoryPolicy::AllKeysLfu => EvictionPolicy::AllKeysLfu,
+            MaxmemoryPolicy::AllKeysRandom => EvictionPolicy::AllKeysRandom,
+            MaxmemoryPolicy::NoEviction => EvictionPolicy::NoEviction,
+        },
+        samples: usize::try_from(settings.maxmemory_samples).unwrap_or(1),
+        tenacity: number(settings.maxmemory_eviction_tenacity),
+        log_factor: number(settings.lfu_log_factor),
+        decay_minutes: number(settings.lfu_decay_minutes),
+    }
 }
 
 pub(crate) fn limits(settings: &Settings) -> Limits {

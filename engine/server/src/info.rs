@@ -1,5 +1,6 @@
 //! The sections of INFO that tell of the process, in Redis's field names.
 
+use crate::config::MaxmemoryPolicy;
 use crate::server::Server;
 use crate::sys::{Whose, cpu_time};
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,7 +16,7 @@ pub(crate) fn section(server: &Server, name: &str) -> Fields {
     match name {
         "server" => server_section(server),
         "clients" => clients_section(server),
-        "memory" => memory_section(),
+        "memory" => memory_section(server),
         "stats" => stats_section(server),
         "cpu" => cpu_section(),
         _ => Fields::new(),
@@ -68,12 +69,13 @@ fn clients_section(server: &Server) -> Fields {
     ]
 }
 
-fn memory_section() -> Fields {
+fn memory_section(server: &Server) -> Fields {
+    let config = server.config.read();
     let memory = crate::alloc::memory();
-    let ratio = if memory.allocated == 0 { 0.0 } else { memory.resident as f64 / memory.allocated as f64 };
+    let ratio = if memory.used == 0 { 0.0 } else { memory.resident as f64 / memory.used as f64 };
     vec![
-        ("used_memory", memory.allocated.to_string()),
-        ("used_memory_human", human(memory.allocated)),
+        ("used_memory", memory.used.to_string()),
+        ("used_memory_human", human(memory.used)),
         ("used_memory_rss", memory.resident.to_string()),
         ("used_memory_rss_human", human(memory.resident)),
         ("allocator_allocated", memory.allocated.to_string()),
@@ -81,9 +83,9 @@ fn memory_section() -> Fields {
         ("allocator_resident", memory.resident.to_string()),
         ("mem_fragmentation_ratio", format!("{ratio:.2}")),
         ("mem_allocator", "jemalloc-5.3".into()),
-        ("maxmemory", "0".into()),
-        ("maxmemory_human", "0B".into()),
-        ("maxmemory_policy", "noeviction".into()),
+        ("maxmemory", config.maxmemory.to_string()),
+        ("maxmemory_human", human(config.maxmemory)),
+        ("maxmemory_policy", MaxmemoryPolicy::NAMES[config.maxmemory_policy as usize].into()),
     ]
 }
 

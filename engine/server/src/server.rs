@@ -116,6 +116,7 @@ impl Server {
         self.log_level.set(settings.loglevel);
         self.engine.set_fsync(host::fsync(settings));
         self.engine.set_limits(host::limits(settings));
+        self.engine.set_memory(host::memory(settings));
         self.engine.set_auto_rewrite(host::auto_rewrite(settings));
         self.engine.set_save_points(host::save_points(settings));
         self.engine.set_stop_writes_on_snapshot_error(settings.stop_writes_on_snapshot_error);

@@ -35,6 +35,10 @@ fn exec(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
     };
     let intact = watches_hold(ctx);
     end_watches(ctx);
+    if transaction.out_of_memory {
+        let why = CommandError::OutOfMemory;
+        return Err(CommandError::other(format!("EXECABORT Transaction discarded because of: {why}")));
+    }
     if transaction.broken {
         return Err(CommandError::other("EXECABORT Transaction discarded because of previous errors."));
     }

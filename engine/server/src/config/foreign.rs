@@ -57,8 +57,6 @@ pub(super) static FOREIGN: &[Directive] = &[
     fixed("socket-mark-id", "0", "connections come in and none go out"),
 
     // Not in this version.
-    fixed("maxmemory", "0", "memory is not limited by this version"),
-    fixed("maxmemory-policy", "noeviction", "nothing is evicted by this version"),
     fixed("notify-keyspace-events", "", "this version publishes no notifications"),
 
     // Snapshots and journal.
@@ -87,6 +85,7 @@ pub(super) static FOREIGN: &[Directive] = &[
     unfollowed("jemalloc-bg-thread", "no", "yes", "memory goes back to the system without threads of the allocator"),
     fixed("activerehashing", "yes", "tables grow a bucket at a time, with each write"),
     fixed("active-expire-effort", "1", "what expires is removed as it falls due"),
+    unfollowed("lazyfree-lazy-eviction", "yes", "no", "what is evicted is always freed apart from the locks"),
     unfollowed("lazyfree-lazy-expire", "yes", "no", "large values are always freed apart from the command that removes them"),
     unfollowed("lazyfree-lazy-server-del", "yes", "no", "large values are always freed apart from the command that removes them"),
     unfollowed("lazyfree-lazy-user-del", "yes", "no", "large values are always freed apart from the command that removes them"),

@@ -12,7 +12,7 @@ mod value;
 
 pub(crate) use file::load;
 pub(crate) use rewrite::rewrite;
-pub(crate) use value::{DebugCommand, Fsync, LogFormat, LogLevel, PubsubDefault};
+pub(crate) use value::{DebugCommand, Fsync, LogFormat, LogLevel, MaxmemoryPolicy, PubsubDefault};
 
 use cairn_engine::{Interest, UserLine, glob_matches};
 use std::path::PathBuf;
@@ -42,6 +42,12 @@ pub(crate) struct Settings {
     pub(crate) auto_rewrite_percentage: i64,
     pub(crate) auto_rewrite_min_bytes: u64,
     pub(crate) journal_segment_bytes: u64,
+    pub(crate) maxmemory: u64,
+    pub(crate) maxmemory_policy: MaxmemoryPolicy,
+    pub(crate) maxmemory_samples: i64,
+    pub(crate) maxmemory_eviction_tenacity: i64,
+    pub(crate) lfu_log_factor: i64,
+    pub(crate) lfu_decay_minutes: i64,
     pub(crate) requirepass: String,
     pub(crate) aclfile: String,
     pub(crate) acl_pubsub_default: PubsubDefault,

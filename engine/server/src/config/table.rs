@@ -1,7 +1,7 @@
 //! The table of directives.
 
 use super::foreign::FOREIGN;
-use super::value::{DebugCommand, Field, Fsync, Kind, LogFormat, LogLevel, PubsubDefault};
+use super::value::{DebugCommand, Field, Fsync, Kind, LogFormat, LogLevel, MaxmemoryPolicy, PubsubDefault};
 use super::{Settings, clients};
 
 /// When a directive may be set.
@@ -129,6 +129,14 @@ static DIRECTIVES: &[Directive] = &[
     row("journal-segment-size", Bytes(field!(journal_segment_bytes), MIB..=(1 << 40)), "64mb", Start),
     row("encryption-key-file", Text(field!(encryption_key_file)), "", Start),
     row("encryption-key-command", Text(field!(encryption_key_command)), "", Start),
+
+    // How much memory, and what goes when it is short.
+    row("maxmemory", Bytes(field!(maxmemory), 0..=BYTES_MAX), "0", Always),
+    row("maxmemory-policy", choice!(maxmemory_policy, MaxmemoryPolicy), "noeviction", Always),
+    row("maxmemory-samples", Integer(field!(maxmemory_samples), 1..=INT_MAX), "5", Always),
+    row("maxmemory-eviction-tenacity", Integer(field!(maxmemory_eviction_tenacity), 0..=100), "10", Always),
+    row("lfu-log-factor", Integer(field!(lfu_log_factor), 0..=INT_MAX), "10", Always),
+    row("lfu-decay-time", Integer(field!(lfu_decay_minutes), 0..=INT_MAX), "1", Always),
 
     // When small collections become large ones.
     row("hash-max-listpack-entries", Integer(field!(hash_entries), 0..=INT_MAX), "512", Always).or("hash-max-ziplist-entries"),

@@ -237,6 +237,12 @@ choices! {
     Fsync { Always = "always", #[default] EverySecond = "everysec", No = "no" }
     /// `loglevel`.
     LogLevel { Debug = "debug", Verbose = "verbose", #[default] Notice = "notice", Warning = "warning", Nothing = "nothing" }
+    /// `maxmemory-policy`.
+    MaxmemoryPolicy {
+        VolatileLru = "volatile-lru", VolatileLfu = "volatile-lfu", VolatileRandom = "volatile-random",
+        VolatileTtl = "volatile-ttl", AllKeysLru = "allkeys-lru", AllKeysLfu = "allkeys-lfu",
+        AllKeysRandom = "allkeys-random", #[default] NoEviction = "noeviction"
+    }
     /// `log-format`.
     LogFormat { #[default] Text = "text", Json = "json" }
     /// `enable-debug-command`.
