@@ -154,15 +154,17 @@ struct Exceeded {
 
 impl Eviction {
     pub(crate) fn new(limit: &MemoryLimit, heap: Option<Arc<dyn Heap>>) -> Self {
-        Self {
-            limited: AtomicBool::new(limit.bytes > 0),
-            settings: RwLock::new(Arc::new(limit.clone())),
+        let eviction = Self {
+            limited: AtomicBool::new(false),
+            settings: RwLock::default(),
             heap,
             usage: Usage::default(),
             pool: Mutex::default(),
             evicted: AtomicU64::new(0),
             exceeded: Mutex::default(),
-        }
+        };
+        eviction.set(limit.clone());
+        eviction
     }
 
     pub(crate) fn set(&self, limit: MemoryLimit) {
@@ -171,8 +173,11 @@ impl Eviction {
             // The scores of different policies do not compare.
             *self.pool.lock() = Pool::default();
         }
-        self.limited.store(limit.bytes > 0, Ordering::Relaxed);
+        let limited = limit.bytes > 0;
         *self.settings.write() = Arc::new(limit);
+        // Before a limit counts, it must be known how much is in use.
+        self.heap.iter().filter(|_| limited).for_each(|heap| _ = self.usage.ask(&**heap));
+        self.limited.store(limited, Ordering::Relaxed);
     }
 
     /// How long the limit has been exceeded, and how long it was in all.

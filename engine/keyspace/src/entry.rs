@@ -27,6 +27,9 @@ const LONG_KEY: u8 = 4;
 /// The string was edited in place. It changes no layout; OBJECT ENCODING tells of it.
 const EDITED: u8 = 8;
 
+/// What a key costs in the table: its slot, and its share of those that are free.
+const TABLE_BYTES: usize = 11;
+
 const OBJECT_BYTES: usize = size_of::<Object>();
 const _: () = assert!(align_of::<Object>() <= align_of::<u64>() && INLINE_MAX <= u16::MAX as usize);
 
@@ -417,6 +420,15 @@ impl Entry {
         let tag = self.tag();
         self.0 = untagged(base).cast();
         self.set_tag(tag);
+    }
+
+    /// The bytes that key and value take in all, the key's share of the table included. Those of a large collection are
+    /// reckoned from so many of its elements.
+    #[must_use]
+    pub fn memory_bytes(&self, samples: usize) -> usize {
+        self.allocated_bytes()
+            + TABLE_BYTES
+            + self.object_ref().map_or(0, |object| object.heap_bytes(samples))
     }
 
     /// The bytes this entry takes in its own allocation (what an object points to is not counted).

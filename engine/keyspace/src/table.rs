@@ -12,7 +12,7 @@ use crate::prefetch::prefetch;
 use crate::spill::Spill;
 
 const SLOTS: usize = 7;
-/// Buckets are allocated in pages of this many, so that growth moves no bucket.
+/// Buckets are allocated in pages of this many, so that growth moves no bucket; only the first page begins with few.
 const PAGE_BUCKETS: usize = 64;
 const MIN_LEVEL: u32 = 3;
 /// Halves of an entry per bucket above which the table grows: at 6.5 entries a bucket the table costs 11 bytes a key
@@ -35,15 +35,15 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 /// Entries by key hash. The caller computes hashes, always with the same function.
 #[derive(Default)]
 pub(crate) struct Table {
-    pages: Vec<Box<[Bucket; PAGE_BUCKETS]>>,
+    pages: Vec<Box<[Bucket]>>,
     /// There are `2^level + split` buckets, or none while the table never held a key.
     level: u32,
     split: usize,
     len: usize,
 }
 
-fn new_page() -> Box<[Bucket; PAGE_BUCKETS]> {
-    Box::new(std::array::from_fn(|_| Bucket::default()))
+fn new_page(buckets: usize) -> Box<[Bucket]> {
+    (0..buckets).map(|_| Bucket::default()).collect()
 }
 
 /// Where in the hash the tags begin of a bucket that the lowest `level` bits of the hash name: at bit `level`, by which
@@ -265,7 +265,7 @@ impl Table {
         let buckets = (entries * 2).div_ceil(GROW_HALVES).max(1 << MIN_LEVEL);
         self.level = buckets.ilog2();
         self.split = buckets - (1 << self.level);
-        self.pages = (0..buckets.div_ceil(PAGE_BUCKETS)).map(|_| new_page()).collect();
+        self.pages = (0..buckets.div_ceil(PAGE_BUCKETS)).map(|_| new_page(PAGE_BUCKETS)).collect();
     }
 
     /// Puts an entry in and returns the one of the same key that it replaces. `hash_of` is the caller's hash function.
@@ -289,7 +289,7 @@ impl Table {
     pub(crate) fn insert_new(&mut self, hash: u64, mut entry: Entry, hash_of: impl Fn(&[u8]) -> u64) {
         debug_assert!(self.get(hash, entry.key()).is_none(), "the key is already there");
         if self.pages.is_empty() {
-            self.pages.push(new_page());
+            self.pages.push(new_page(1 << MIN_LEVEL));
             self.level = MIN_LEVEL;
             self.split = 0;
         }
@@ -316,12 +316,23 @@ impl Table {
         Some(entry)
     }
 
+    /// Makes sure that a bucket is there, that follows the last one.
+    fn lay_out(&mut self, bucket: usize) {
+        if bucket / PAGE_BUCKETS == self.pages.len() {
+            self.pages.push(new_page(PAGE_BUCKETS));
+        } else if let [first] = &mut self.pages[..]
+            && bucket == first.len()
+        {
+            let more = first.len();
+            let buckets = std::mem::take(first).into_iter().chain((0..more).map(|_| Bucket::default()));
+            *first = buckets.collect();
+        }
+    }
+
     /// Splits the next bucket in turn.
     fn grow(&mut self, hash_of: impl Fn(&[u8]) -> u64) {
         let target = self.buckets();
-        if target / PAGE_BUCKETS == self.pages.len() {
-            self.pages.push(new_page());
-        }
+        self.lay_out(target);
         let (source, level) = (self.split, self.level);
         self.split += 1;
         if self.split == 1 << self.level {

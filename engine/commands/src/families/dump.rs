@@ -5,6 +5,7 @@ use cairn_keyspace::dumped::{self, RestoreError};
 use crate::args::{integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::keys::Access;
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const KEYSPACE: Categories = Categories::KEYSPACE;
@@ -12,9 +13,8 @@ const RESTORES: Categories = KEYSPACE.and(Categories::DANGEROUS);
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "dump",           arity: exactly(2),  flags: Flags::READ,             keys: Keys::one(1), acl: KEYSPACE, handler: dump },
-    CommandSpec { name: "restore",        arity: at_least(4), flags: Flags::WRITE.deny_oom(), keys: Keys::one(1), acl: RESTORES, handler: restore },
-    CommandSpec { name: "restore-asking", arity: at_least(4), flags: Flags::WRITE.deny_oom(), keys: Keys::one(1), acl: RESTORES, handler: restore },
+    CommandSpec { name: "dump",    arity: exactly(2),  flags: Flags::READ,             keys: Keys::one(1), acl: KEYSPACE, handler: dump },
+    CommandSpec { name: "restore", arity: at_least(4), flags: Flags::WRITE.deny_oom(), keys: Keys::one(1).access(Access::OW.update()), acl: RESTORES, handler: restore },
 ];
 
 fn dump(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {

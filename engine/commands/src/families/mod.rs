@@ -18,6 +18,7 @@ mod hyperloglog;
 mod latency;
 mod lcs;
 mod list;
+mod memory;
 mod protocol;
 pub(crate) mod pubsub;
 mod script;
@@ -43,6 +44,7 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     generic::COMMANDS,
     dump::COMMANDS,
     sort::COMMANDS,
+    memory::COMMANDS,
     list::COMMANDS,
     set::COMMANDS,
     hash::COMMANDS,

@@ -7,6 +7,7 @@ use crate::args::{float, integer, is};
 use crate::context::Context;
 use crate::dispatch::unknown_subcommand;
 use crate::error::{CommandError, CommandResult};
+use crate::families::connection::REDIS_VERSION;
 use crate::host::{Job, SnapshotReason};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
@@ -24,6 +25,7 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "config|resetstat", arity: exactly(2),  flags: ADMIN.loading().stale(), keys: Keys::None, acl: NONE, handler: config_resetstat },
     help::row("config|help", NONE),
     CommandSpec { name: "time",         arity: exactly(1),  flags: Flags::NONE.loading().stale().fast(), keys: Keys::None,  acl: NONE, handler: time },
+    CommandSpec { name: "lolwut",       arity: at_least(1), flags: Flags::READ.fast(),                   keys: Keys::None,  acl: NONE, handler: lolwut },
     CommandSpec { name: "dbsize",       arity: exactly(1),  flags: Flags::READ.fast(),                   keys: Keys::Whole, acl: KEYSPACE, handler: dbsize },
     CommandSpec { name: "flushdb",      arity: at_least(1), flags: Flags::WRITE,                         keys: Keys::Whole, acl: KEYSPACE.and(Categories::DANGEROUS), handler: flushdb },
     CommandSpec { name: "flushall",     arity: at_least(1), flags: Flags::WRITE,                         keys: Keys::Whole, acl: KEYSPACE.and(Categories::DANGEROUS), handler: flushall },
@@ -82,6 +84,17 @@ fn time(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
     ctx.reply.array(2);
     ctx.reply.bulk(now.as_secs().to_string().as_bytes());
     ctx.reply.bulk(now.subsec_micros().to_string().as_bytes());
+    Ok(())
+}
+
+/// There is no art here, whatever VERSION asks for: only the version, as a Redis without a picture of its own shows it.
+fn lolwut(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
+    if let [_, word, version, ..] = args
+        && is(word, "version")
+    {
+        integer(version)?;
+    }
+    ctx.reply.verbatim("txt", format!("Redis ver. {REDIS_VERSION}\n").as_bytes());
     Ok(())
 }
 

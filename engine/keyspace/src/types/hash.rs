@@ -156,17 +156,17 @@ impl Hash {
         }
     }
 
-    /// Bytes allocated; that of a table is reckoned from a few dozen fields.
-    pub fn heap_bytes(&self) -> usize {
+    /// Bytes allocated; that of a table is reckoned from so many fields.
+    pub fn heap_bytes(&self, samples: usize) -> usize {
         match &self.0 {
             Form::Flat(listpack) => listpack.heap_bytes(),
             Form::Table(table) => {
-                let sample = table.len().clamp(1, 32);
+                let sample = samples.min(table.len()).max(1);
                 let sampled: usize = table.iter().take(sample).map(|pair| pair.0.heap_bytes()).sum();
                 size_of::<Dict<Pair>>() + table.heap_bytes() + sampled * table.len() / sample
             }
             Form::Expiring(expiring) => {
-                size_of::<Expiring>() + expiring.fields.heap_bytes() + expiring.expiries.heap_bytes()
+                size_of::<Expiring>() + expiring.fields.heap_bytes(samples) + expiring.expiries.heap_bytes()
             }
         }
     }

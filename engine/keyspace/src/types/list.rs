@@ -186,13 +186,13 @@ impl List {
         }
     }
 
-    /// Bytes allocated.
-    pub fn heap_bytes(&self) -> usize {
+    /// Bytes allocated; those of the nodes are reckoned from so many of them.
+    pub fn heap_bytes(&self, samples: usize) -> usize {
         match &self.0 {
             Form::One(listpack) => listpack.heap_bytes(),
             Form::Many(many) => {
                 let own = size_of::<Nodes>() + many.nodes.capacity() * size_of::<Node>();
-                let sample = 32.min(many.nodes.len()).max(1);
+                let sample = samples.min(many.nodes.len()).max(1);
                 let sampled: usize = many.nodes.iter().take(sample).map(Node::heap_bytes).sum();
                 own + sampled * many.nodes.len() / sample
             }

@@ -152,15 +152,16 @@ impl Object {
         self.len() == 0 && !matches!(self, Self::Stream(_))
     }
 
-    /// Bytes allocated beyond the object itself; that of a large collection is reckoned from a few dozen elements.
-    pub fn heap_bytes(&self) -> usize {
+    /// Bytes allocated beyond the object itself; that of a large collection is reckoned from so many of its
+    /// elements.
+    pub fn heap_bytes(&self, samples: usize) -> usize {
         match self {
             Self::Str(bytes) => bytes.capacity(),
-            Self::List(list) => list.heap_bytes(),
-            Self::Set(set) => set.heap_bytes(),
-            Self::Hash(hash) => hash.heap_bytes(),
-            Self::Zset(zset) => zset.heap_bytes(),
-            Self::Stream(stream) => stream.heap_bytes(),
+            Self::List(list) => list.heap_bytes(samples),
+            Self::Set(set) => set.heap_bytes(samples),
+            Self::Hash(hash) => hash.heap_bytes(samples),
+            Self::Zset(zset) => zset.heap_bytes(samples),
+            Self::Stream(stream) => stream.heap_bytes(samples),
         }
     }
 

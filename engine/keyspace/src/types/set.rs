@@ -94,13 +94,13 @@ impl Set {
         }
     }
 
-    /// Bytes allocated; that of a table is reckoned from a few dozen members.
-    pub fn heap_bytes(&self) -> usize {
+    /// Bytes allocated; that of a table is reckoned from so many members.
+    pub fn heap_bytes(&self, samples: usize) -> usize {
         match &self.0 {
             Form::Integers(integers) => integers.heap_bytes(),
             Form::Flat(listpack) => listpack.heap_bytes(),
             Form::Table(table) => {
-                let sample = table.len().clamp(1, 32);
+                let sample = samples.min(table.len()).max(1);
                 let sampled: usize = table.iter().take(sample).map(Blob::heap_bytes).sum();
                 size_of::<Dict<Blob>>() + table.heap_bytes() + sampled * table.len() / sample
             }

@@ -170,11 +170,11 @@ impl Zset {
         }
     }
 
-    /// Bytes allocated; that of the members of a large one is reckoned from a few dozen.
-    pub fn heap_bytes(&self) -> usize {
+    /// Bytes allocated; that of the members of a large one is reckoned from so many.
+    pub fn heap_bytes(&self, samples: usize) -> usize {
         match &self.0 {
             Form::Flat(listpack) => listpack.heap_bytes(),
-            Form::Large(large) => large.heap_bytes(),
+            Form::Large(large) => large.heap_bytes(samples),
         }
     }
 
@@ -631,9 +631,9 @@ impl Large {
         Some((member, score))
     }
 
-    fn heap_bytes(&self) -> usize {
+    fn heap_bytes(&self, samples: usize) -> usize {
         let chunks: usize = self.slots.iter().map(|chunk| chunk.capacity() * size_of::<Slot>()).sum();
-        let sample = self.tree.len().clamp(1, 32);
+        let sample = samples.min(self.tree.len()).max(1);
         let members = self.tree.range(0, sample).filter_map(|(_, id)| self.slot(id).member.as_ref());
         let sampled: usize = members.map(Blob::heap_bytes).sum();
         let own = size_of::<Self>() + self.free.capacity() * 4 + chunks;

@@ -351,9 +351,9 @@ impl Stream {
         radix_nodes(&keys, 0)
     }
 
-    /// Bytes allocated, of the nodes reckoned from a few dozen.
-    pub fn heap_bytes(&self) -> usize {
-        let sample = self.nodes.len().clamp(1, 32);
+    /// Bytes allocated, those of the nodes reckoned from so many.
+    pub fn heap_bytes(&self, samples: usize) -> usize {
+        let sample = samples.min(self.nodes.len()).max(1);
         let sampled: usize = self.nodes.values().take(sample).map(Node::heap_bytes).sum();
         let tree = self.nodes.len() * size_of::<(StreamId, Node)>() * 4 / 3;
         let groups = self
