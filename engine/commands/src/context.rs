@@ -205,11 +205,13 @@ impl<'a, 'k> Data<'a, 'k> {
     #[inline]
     fn find(&mut self, key: &[u8], clock: Clock) -> Option<&Entry> {
         let hash = self.hash(key);
-        let Some(entry) = self.locked.shard(hash).database(self.db).get(hash.0, key) else {
+        let database = self.locked.shard(hash).database(self.db);
+        let Some(spot) = database.locate(hash.0, key) else {
             self.lookups.misses += 1;
             self.notify(Interest::KEY_MISS, "keymiss", key);
             return None;
         };
+        let entry = database.entry(spot)?;
         if self.is_expired(entry) {
             self.lookups.misses += 1;
             self.remove_expired(self.db, hash, key);
@@ -226,7 +228,8 @@ impl<'a, 'k> Data<'a, 'k> {
             }
         }
         self.lookups.hits += 1;
-        let entry = self.locked.shard_mut(hash).database_mut(self.db).get_mut(hash.0, key)?;
+        // Fields that went have left the entry where it was.
+        let entry = self.locked.shard_mut(hash).database_mut(self.db).entry_mut(spot)?;
         use_entry(entry, clock, self.random);
         Some(entry)
     }

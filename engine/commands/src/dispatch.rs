@@ -390,13 +390,13 @@ pub fn run(
     tools: Tools<'_>,
 ) -> Ran {
     let db = session.db;
-    let mut data = Data::new(locked, effects, db, tools);
-    if session.no_touch {
-        data.clock = data.clock.paused();
-    }
+    let data = Data::new(locked, effects, db, tools);
     let strayed = Strayed::default();
     let mut context =
         Context { data, reply, session, host, job: None, wait: None, in_transaction: false, strayed };
+    if context.session.no_touch {
+        context.data.clock = context.data.clock.paused();
+    }
     context.run(spec, args);
     let Context { job, wait, data, strayed, .. } = context;
     Ran { job, wait, lookups: data.lookups, strayed }

@@ -284,7 +284,7 @@ impl Pool {
         let mut state = next_random(&mut self.random);
         (0..SHARDS).any(|offset| {
             let shard = first.wrapping_add(offset) % SHARDS;
-            let mut locked = keyspace.lock_shard(shard);
+            let Some(mut locked) = keyspace.try_lock_shard(shard) else { continue };
             let mut found = false;
             for db in 0..keyspace.databases() {
                 // A page for each database of each shard adds up.
@@ -427,7 +427,7 @@ impl Inner {
     /// Removes a candidate, unless it has been used since, or is gone.
     fn remove(&self, candidate: &Candidate, settings: &MemoryLimit) -> bool {
         let (hash, now_ms) = (self.keyspace.hash(&candidate.key), now_ms());
-        let mut locked = self.keyspace.lock_one(hash);
+        let Some(mut locked) = self.keyspace.try_lock_one(hash) else { return false };
         let entry = locked.shard(hash).database(candidate.db).get(hash.0, &candidate.key);
         let still = |entry: &Entry| {
             (!settings.policy.is_volatile() || entry.expire_at_ms().is_some())
@@ -439,8 +439,10 @@ impl Inner {
         let (mut effects, limits, mut random) = (Effects::default(), Limits::default(), 0);
         let known_key = Some((&candidate.key[..], KeyHash(hash.0)));
         let tools = Tools { now_ms, limits: &limits, random: &mut random, replaying: false, known_key };
+        effects.listen(self.hub.interest());
         let evicted = evict_key(&mut locked, candidate.db, &candidate.key, &mut effects, tools);
-        self.commit(&mut locked, &mut effects, now_ms);
+        let after = self.commit(&mut locked, &mut effects, now_ms);
+        effects.tell(&self.hub, 0, after.0);
         locked.shard_mut(hash).database_mut(candidate.db).release();
         drop(locked);
         // A large value is freed when nobody waits for the shard.

@@ -31,6 +31,7 @@ pub use load::Batch;
 pub use lock::Locked;
 pub use shard::{Database, Shard};
 pub use stored::Stored;
+pub use table::Spot;
 pub use types::Object;
 pub use undurable::Undurable;
 

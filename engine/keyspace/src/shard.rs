@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::entry::Entry;
 use crate::expiries::{Expiries, HASH_BITS, Place};
-use crate::table::Table;
+use crate::table::{Spot, Table};
 use crate::undurable::Undurable;
 use crate::waiting::{Awaited, Ready, Ticket, Waiter, Waiting};
 use crate::{KeyHash, Object};
@@ -219,6 +219,26 @@ impl Database {
     #[inline]
     pub fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
         self.table.get_mut(hash, key)
+    }
+
+    /// Where the entry of `key` lies, expired or not.
+    #[inline]
+    #[must_use]
+    pub fn locate(&self, hash: u64, key: &[u8]) -> Option<Spot> {
+        self.table.locate(hash, key)
+    }
+
+    /// The entry that lies there; nothing may have changed since it was located.
+    #[inline]
+    #[must_use]
+    pub fn entry(&self, spot: Spot) -> Option<&Entry> {
+        self.table.entry(spot)
+    }
+
+    /// As [`Database::entry`], to change its value.
+    #[inline]
+    pub fn entry_mut(&mut self, spot: Spot) -> Option<&mut Entry> {
+        self.table.entry_mut(spot)
     }
 
     /// Makes room for so many keys at once, where there are none yet.

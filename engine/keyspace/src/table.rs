@@ -32,6 +32,14 @@ struct Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
+/// Where an entry lies: found once, it is reached again without a search, as long as the table does not change.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    bucket: usize,
+    /// Its slot, or behind the slots its place in the spill.
+    at: usize,
+}
+
 /// Entries by key hash. The caller computes hashes, always with the same function.
 #[derive(Default)]
 pub(crate) struct Table {
@@ -232,6 +240,38 @@ impl Table {
         }
         let (index, level) = self.place(hash);
         self.bucket_mut(index).get_mut(tag_at(hash, level), key)
+    }
+
+    /// Where the entry of `key` lies.
+    #[inline]
+    pub(crate) fn locate(&self, hash: u64, key: &[u8]) -> Option<Spot> {
+        if self.len == 0 {
+            return None;
+        }
+        let (index, level) = self.place(hash);
+        let (bucket, tag) = (self.bucket(index), tag_at(hash, level));
+        let at = bucket.find(tag, key).or_else(|| bucket.find_spilled(tag, key).map(|at| SLOTS + at))?;
+        Some(Spot { bucket: index, at })
+    }
+
+    /// The entry that lies there. The table must not have changed since it was located.
+    #[inline]
+    pub(crate) fn entry(&self, spot: Spot) -> Option<&Entry> {
+        let bucket = self.bucket(spot.bucket);
+        match bucket.slots.get(spot.at) {
+            Some(slot) => slot.as_ref(),
+            None => bucket.spill.as_slice().get(spot.at - SLOTS),
+        }
+    }
+
+    /// As [`Table::entry`], to change it.
+    #[inline]
+    pub(crate) fn entry_mut(&mut self, spot: Spot) -> Option<&mut Entry> {
+        let bucket = self.bucket_mut(spot.bucket);
+        match bucket.slots.get_mut(spot.at) {
+            Some(slot) => slot.as_mut(),
+            None => bucket.spill.as_mut_slice().get_mut(spot.at - SLOTS),
+        }
     }
 
     /// The first entry whose hash ends in these bits, for which `matches` holds: for callers that do not know the key.
