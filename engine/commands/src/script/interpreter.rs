@@ -20,6 +20,9 @@ pub(super) const HOOK_EVERY: u32 = 100_000;
 /// A script that needs more memory fails.
 const MEMORY_MAX: usize = 512 << 20;
 
+/// The next collection begins when memory has grown to so many percent of what the last one left.
+const GC_PAUSE: i32 = 120;
+
 /// Compiled scripts that a thread keeps; when there are more, all are compiled anew.
 const COMPILED_MAX: usize = 1_000;
 
@@ -82,6 +85,10 @@ impl Interpreter {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH;
         let lua = Lua::new_with(libraries, LuaOptions::new())?;
         lua.set_memory_limit(MEMORY_MAX)?;
+        // Collecting begins again soon: many threads have interpreters, and scripts leave little behind.
+        lua.gc_set_mode(mlua::state::GcMode::Incremental(
+            mlua::state::GcIncParams::default().pause(GC_PAUSE),
+        ));
         let registering = Registering::default();
         let json = Rc::new(Cell::new(cjson::Settings::default()));
         let native = native(&lua, kind, &registering, &json)?;
@@ -105,6 +112,9 @@ impl Interpreter {
             runs: Cell::new(0),
         };
         interpreter.install_hook()?;
+        // What building it left behind.
+        interpreter.lua.gc_collect()?;
+        interpreter.tell_memory(interpreter.lua.used_memory());
         Ok(interpreter)
     }
 

@@ -76,6 +76,8 @@ pub(super) struct Run<'r, 'a, 'k> {
     examined: Vec<KeyHash>,
     examined_whole: bool,
     ending: Option<Ending>,
+    /// The last error that a command replied, which has been counted.
+    last_error: Vec<u8>,
     watched: Option<Watched>,
     /// The words of the command being called, one behind the other.
     words: Vec<u8>,
@@ -118,12 +120,14 @@ pub(crate) fn execute(
         examined: Vec::new(),
         examined_whole: false,
         ending: None,
+        last_error: Vec::new(),
         watched: None,
         words: Vec::new(),
         ends: Vec::new(),
     };
     let returned = current::lend(&mut run, || interpreter.call(function, invocation));
     let (protocol, ending, written) = (run.protocol, run.ending, run.wrote);
+    let last_error = std::mem::take(&mut run.last_error);
     let examined = match (run.examined_whole, std::mem::take(&mut run.examined)) {
         (true, _) => Some(LockPlan::Whole),
         (false, hashes) if hashes.is_empty() => None,
@@ -147,6 +151,7 @@ pub(crate) fn execute(
         Ok(value) => reply::write(&mut context.reply, protocol, &value),
         Err(text) => context.reply.error_bytes(&text),
     }
+    note_error(context, start, &last_error);
 }
 
 impl Run<'_, '_, '_> {
@@ -247,7 +252,11 @@ impl Run<'_, '_, '_> {
         let mut guard = AbortOnPanic { armed: true };
         context.run(spec, args);
         guard.armed = false;
-        let returned = reply::read(lua, context.reply.since(start));
+        let replied = context.reply.since(start);
+        if let Some(error) = replied.strip_prefix(b"-") {
+            self.last_error = error.trim_ascii_end().to_vec();
+        }
+        let returned = reply::read(lua, replied);
         context.reply.truncate(start);
         returned.map(Ok)
     }
@@ -337,6 +346,16 @@ impl Run<'_, '_, '_> {
     /// Fails where the script is to end: nothing that it catches keeps it alive.
     pub(super) fn go_on(&self) -> mlua::Result<()> {
         self.ending.map_or(Ok(()), |ending| Err(ending.error()))
+    }
+}
+
+/// Counts an error that the script replies, unless it is that of a command, which has been counted.
+fn note_error(context: &Context<'_, '_>, start: usize, last_error: &[u8]) {
+    let Some(error) = context.reply.since(start).strip_prefix(b"-") else { return };
+    if (last_error.is_empty() || !error.starts_with(last_error))
+        && let Some(observed) = context.host.observed()
+    {
+        observed.errors.note(&String::from_utf8_lossy(error));
     }
 }
 
