@@ -28,12 +28,14 @@ pub(crate) struct Engine {
     replaying: bool,
     /// Those who wait, or have waited, in the order they came.
     waiters: Vec<Arc<Waiter>>,
-    /// Where messages go to the one client there is.
-    pub(crate) hub: Hub,
+    /// Where messages go to the one client there is; the host's.
+    pub(crate) hub: Arc<Hub>,
 }
 
 impl Engine {
     pub(crate) fn new() -> Self {
+        let host = Silent::default();
+        let hub = Arc::clone(&host.hub);
         Self {
             keyspace: Keyspace::new(4),
             session: Session::new(1, true),
@@ -41,11 +43,11 @@ impl Engine {
             limits: Limits::default(),
             random: 1,
             journal: Vec::new(),
-            host: Silent::default(),
+            host,
             effects: Effects::default(),
             replaying: false,
             waiters: Vec::new(),
-            hub: Hub::default(),
+            hub,
         }
     }
 
@@ -195,7 +197,7 @@ fn requests(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
 #[derive(Default)]
 struct Silent {
     scripts: Scripts,
-    hub: Hub,
+    hub: Arc<Hub>,
 }
 
 impl Host for Silent {
