@@ -6,6 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::args::is;
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::keys::Access;
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
@@ -94,6 +95,7 @@ fn remove(ctx: &mut Context<'_, '_>, key: &[u8]) {
     let removed = ctx.data.remove(key).is_some();
     if removed {
         ctx.data.effect(&[b"DEL", key]);
+        ctx.data.notify(Interest::GENERIC, "del", key);
     }
     ctx.reply.integer(i64::from(removed));
 }

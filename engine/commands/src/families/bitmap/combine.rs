@@ -5,6 +5,7 @@ use cairn_keyspace::{Entry, Object};
 use crate::args::is;
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 
 /// What becomes of a bit, given those of the sources. Where one is only set against the others, it is the first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,12 +107,15 @@ pub(super) fn bitop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult 
         len = len.max(ctx.data.get_str(key)?.map_or(0, <[u8]>::len));
     }
     if len == 0 {
-        ctx.data.remove(destination);
+        if ctx.data.remove(destination).is_some() {
+            ctx.data.notify(Interest::GENERIC, "del", destination);
+        }
     } else {
         let source = |key| ctx.data.settled(key).and_then(Entry::as_str).unwrap_or_default();
         let sources: Vec<&[u8]> = keys.iter().map(|key| source(key)).collect();
         let result = operation.apply(&sources, len);
         ctx.data.insert(destination, Object::Str(result), None);
+        ctx.data.notify(Interest::STRING, "set", destination);
     }
     ctx.reply.integer(len as i64);
     Ok(())

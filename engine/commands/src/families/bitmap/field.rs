@@ -6,6 +6,7 @@ use super::{bit_offset, with_room};
 use crate::args::{integer, is};
 use crate::context::{Context, Data};
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::keys::Access;
 
 /// What BITFIELD does with its key: it reads where all it is told to is GET.
@@ -220,10 +221,12 @@ pub(super) fn bitfield(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResu
         steps.iter().for_each(|step| step.run(bitmap, reply));
         if fields.iter().any(|(at, before)| bitmap[*at..*at + before.len()] != before[..]) {
             ctx.data.changed(args[1]);
+            ctx.data.notify(Interest::STRING, "setbit", args[1]);
         }
         return Ok(());
     }
     with_room(&mut ctx.data, args[1], len, |bitmap| steps.iter().for_each(|step| step.run(bitmap, reply)));
+    ctx.data.notify(Interest::STRING, "setbit", args[1]);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use super::string::{check_size, edit};
 use crate::args::{integer, is};
 use crate::context::{Context, Data};
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::keys::{Access, KeySpec};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 use bits::{count_ones, find};
@@ -72,6 +73,7 @@ fn setbit(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             let byte = &mut bitmap[offset / 8];
             *byte = if on { *byte | mask(offset) } else { *byte & !mask(offset) };
         });
+        ctx.data.notify(Interest::STRING, "setbit", key);
     }
     ctx.reply.integer(i64::from(was_on == Some(true)));
     Ok(())

@@ -10,6 +10,7 @@ use crate::args::{integer, parse_float};
 use crate::context::{Context, bulk_item};
 use crate::error::{CommandError, CommandResult};
 use crate::families::zset::score_text;
+use crate::hub::Interest;
 
 /// Which of the commands it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -280,16 +281,17 @@ fn search(ctx: &mut Context<'_, '_>, args: &[&[u8]], form: Form) -> CommandResul
         let score = if query.store_distance { place.distance_m / query.unit_m } else { place.score };
         place.member.with_bytes(|member| result.add(member, score, limits));
     }
-    store(ctx, destination, result);
+    let event = if form == Form::SearchStore { "geosearchstore" } else { "georadiusstore" };
+    store(ctx, destination, result, event);
     Ok(())
 }
 
 /// Stores what was found and says so member by member: another machine might compute other distances.
-fn store(ctx: &mut Context<'_, '_>, destination: &[u8], result: Zset) {
+fn store(ctx: &mut Context<'_, '_>, destination: &[u8], result: Zset, event: &'static str) {
     let (len, existed) = (result.len(), ctx.data.exists(destination));
     let mut addition: Vec<Vec<u8>> = vec![b"ZADD".to_vec(), destination.to_vec()];
     addition.extend(result.iter().flat_map(|(member, score)| [score_text(score), member.to_vec()]));
-    ctx.data.store(destination, result);
+    ctx.data.store_as(Interest::ZSET, event, destination, result);
     if existed {
         ctx.data.effect(&[b"DEL", destination]);
     }

@@ -12,6 +12,7 @@ mod sparse;
 
 use crate::context::{Context, Data};
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::keys::{Access, KeySpec};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 use estimate::Histogram;
@@ -84,6 +85,9 @@ fn pfadd(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         }
         changed
     };
+    if changed {
+        ctx.data.notify(Interest::STRING, "pfadd", key);
+    }
     ctx.reply.integer(i64::from(changed));
     Ok(())
 }
@@ -141,6 +145,7 @@ fn pfmerge(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     }
     sketch.forget_count();
     store(&mut ctx.data, key, &sketch, is_dense(sketch.as_bytes()) && !dense);
+    ctx.data.notify(Interest::STRING, "pfadd", key);
     ctx.reply.ok();
     Ok(())
 }
