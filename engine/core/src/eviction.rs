@@ -284,7 +284,7 @@ impl Pool {
         let mut state = next_random(&mut self.random);
         (0..SHARDS).any(|offset| {
             let shard = first.wrapping_add(offset) % SHARDS;
-            let Some(mut locked) = keyspace.try_lock_shard(shard) else { continue };
+            let Some(mut locked) = keyspace.try_lock_shard(shard) else { return false };
             let mut found = false;
             for db in 0..keyspace.databases() {
                 // A page for each database of each shard adds up.

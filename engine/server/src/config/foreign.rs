@@ -56,9 +56,6 @@ pub(super) static FOREIGN: &[Directive] = &[
     fixed("bind-source-addr", "", "connections come in and none go out"),
     fixed("socket-mark-id", "0", "connections come in and none go out"),
 
-    // Not in this version.
-    fixed("notify-keyspace-events", "", "this version publishes no notifications"),
-
     // Snapshots and journal.
     fixed("rdbcompression", "yes", "snapshots are always compressed"),
     fixed("rdbchecksum", "yes", "snapshots always carry checksums"),
