@@ -21,6 +21,7 @@ pub fn normal(value: Value, order: Order) -> Value {
         (Order::Scan, Value::Array(reply)) => scanned(reply, 1),
         (Order::ScanPairs, Value::Array(reply)) => scanned(reply, 2),
         (Order::Encoding, Value::Bulk(name)) if matches!(&name[..], b"raw" | b"int") => Value::bulk("embstr"),
+        (Order::Encoding, Value::Bulk(name)) if name == b"skiplist" => Value::bulk("listpack"),
         (Order::Pending, Value::Array(entries)) => {
             Value::Array(entries.into_iter().map(without_idle).collect())
         }

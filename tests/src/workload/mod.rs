@@ -44,7 +44,8 @@ pub enum Order {
     /// A cursor, and items that are compared as [`Order::Pairs`].
     ScanPairs,
     /// Equal, but for how a string is held: Redis shows `raw` or `embstr` for what was changed in place and another name
-    /// after a restart, so the difference says nothing about the value.
+    /// after a restart, so the difference says nothing about the value. And but for the form of a sorted set, which in Redis
+    /// is the large one after SORT, even after SORT_RO.
     Encoding,
     /// Remaining times, which may differ by the moment between two calls.
     Time,

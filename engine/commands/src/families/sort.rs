@@ -3,11 +3,13 @@
 use cairn_keyspace::types::{Hash, List};
 use cairn_keyspace::{Object, Value};
 
+use crate::acl;
 use crate::args::{integer, is, parse_float};
 use crate::context::{Context, Data};
 use crate::error::{CommandError, CommandResult};
 use crate::keys::{Access, KeySpec};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least};
+use crate::table::lookup;
 
 const SORTED: Categories =
     Categories::SET.and(Categories::SORTED_SET).and(Categories::LIST).and(Categories::DANGEROUS);
@@ -64,14 +66,22 @@ fn keys_of_sort_ro(args: &[&[u8]]) -> Vec<(usize, Access)> {
 }
 
 fn sort(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    let options = SortOptions::parse(&args[2..], true)?;
+    let options = SortOptions::parse(&args[2..], true, || reads_every_key(ctx, args))?;
     run(ctx, args[1], options)
 }
 
 fn sort_ro(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    let options = SortOptions::parse(&args[2..], false)?;
+    let options = SortOptions::parse(&args[2..], false, || reads_every_key(ctx, args))?;
     run(ctx, args[1], options)
 }
+
+/// Whether the client may read whatever a pattern finds.
+fn reads_every_key(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> bool {
+    lookup(args[0]).is_none_or(|command| acl::reads_every_key(ctx.session, ctx.host, command, args))
+}
+
+const BY_DENIED: &str = "ERR BY option of SORT denied due to insufficient ACL permissions.";
+const GET_DENIED: &str = "ERR GET option of SORT denied due to insufficient ACL permissions.";
 
 /// What may stand behind the key.
 struct SortOptions<'a> {
@@ -88,7 +98,12 @@ struct SortOptions<'a> {
 }
 
 impl<'a> SortOptions<'a> {
-    fn parse(args: &[&'a [u8]], may_store: bool) -> Result<Self, CommandError> {
+    /// `reads_every_key` is asked where a pattern stands.
+    fn parse(
+        args: &[&'a [u8]],
+        may_store: bool,
+        mut reads_every_key: impl FnMut() -> bool,
+    ) -> Result<Self, CommandError> {
         let mut options = Self {
             descending: false,
             by_text: false,
@@ -114,11 +129,17 @@ impl<'a> SortOptions<'a> {
                     rest = behind;
                 }
                 [pattern, behind @ ..] if is(word, "by") => {
+                    if pattern.contains(&b'*') && !reads_every_key() {
+                        return Err(CommandError::other(BY_DENIED));
+                    }
                     options.by = Some(pattern);
                     options.as_they_are |= !pattern.contains(&b'*');
                     rest = behind;
                 }
                 [pattern, behind @ ..] if is(word, "get") => {
+                    if !reads_every_key() {
+                        return Err(CommandError::other(GET_DENIED));
+                    }
                     options.get.push(pattern);
                     rest = behind;
                 }
