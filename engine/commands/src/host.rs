@@ -118,6 +118,16 @@ pub trait Host {
     fn step_aside(&self) {}
     /// A line that a script logs; the level is 0 (debug) to 3 (warning).
     fn script_log(&self, _level: u8, _text: &str) {}
+    /// Writes the configuration back with all directives, those that have their defaults too.
+    fn config_rewrite_all(&self) -> Result<(), String> {
+        Err(NO_PROCESS.to_owned())
+    }
+    /// Whether keys are removed as they expire, and not only when they are looked at.
+    fn set_active_expire(&self, _on: bool) {}
+    /// Whether the housekeeping runs.
+    fn set_housekeeping(&self, _on: bool) {}
+    /// A line that DEBUG LOG puts into the log.
+    fn debug_log(&self, _text: &str) {}
     /// Whether DEBUG may run for this client.
     fn debug_allowed(&self, _session: u64) -> bool {
         false
@@ -189,7 +199,20 @@ pub enum Job {
         force: bool,
     },
     /// DEBUG RELOAD: write a snapshot, empty the keyspace, load it again.
-    Reload,
+    Reload(Reload),
+    /// DEBUG LOADAOF: empty the keyspace and load what a restart would find.
+    LoadJournal,
     /// DEBUG SLEEP, in seconds: all shards are held meanwhile, as one thread would be.
     Sleep(f64),
+}
+
+/// What DEBUG RELOAD does beside loading a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// The snapshot is written first; otherwise the last one is loaded.
+    pub save: bool,
+    /// The keyspace is emptied before; otherwise what is loaded is added to it.
+    pub flush: bool,
+    /// A key that is there already is replaced, and not an error.
+    pub merge: bool,
 }

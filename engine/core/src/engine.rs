@@ -57,6 +57,10 @@ pub(crate) struct Inner {
     pub(crate) eviction: Eviction,
     next_session: AtomicU64,
     expire_from: AtomicU64,
+    /// Whether keys are removed as they expire (DEBUG SET-ACTIVE-EXPIRE), and whether there is housekeeping at all (DEBUG
+    /// PAUSE-CRON).
+    pub(crate) active_expire: AtomicBool,
+    pub(crate) housekeeping: AtomicBool,
     /// The lock on the directory, for as long as the engine lives.
     _lock: Box<dyn cairn_disk::LockGuard>,
 }
@@ -66,6 +70,9 @@ pub(crate) struct Settings {
     always: AtomicBool,
     /// What was appended before `always` was switched on is marked nowhere, so until it is durable every reply waits.
     always_from: AtomicU64,
+    fsync: Mutex<Fsync>,
+    /// Whether there is to be a journal.
+    pub(crate) append_only: AtomicBool,
     limits: RwLock<Arc<Limits>>,
     /// Of the limits: no two of a process have the same, so threads keep a copy and look at nothing but this.
     limits_version: AtomicU64,
@@ -75,6 +82,17 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// When the journal is synced, or would be if there were one.
+    pub(crate) fn fsync(&self) -> Fsync {
+        *self.fsync.lock()
+    }
+
+    /// Whether replies wait for what they tell of to be durable: from now on, where the journal ends at `end`.
+    pub(crate) fn set_always(&self, always: bool, end: Lsn) {
+        self.always.store(always, Ordering::SeqCst);
+        self.always_from.store(end.0, Ordering::SeqCst);
+    }
+
     /// Where snapshots are asked for by save points, whether one that failed stops writes.
     fn stops_writes_on_snapshot_error(&self) -> bool {
         self.stop_writes_on_snapshot_error.load(Ordering::Relaxed) && !self.save_points.lock().is_empty()
@@ -217,6 +235,8 @@ impl Engine {
         let settings = Settings {
             always: AtomicBool::new(options.append_only && options.fsync == Fsync::Always),
             always_from: AtomicU64::new(0),
+            fsync: Mutex::new(options.fsync),
+            append_only: AtomicBool::new(options.append_only),
             limits: RwLock::new(Arc::new(options.limits.clone())),
             limits_version: AtomicU64::new(next_limits_version()),
             auto_rewrite: Mutex::new(options.auto_rewrite),
@@ -242,6 +262,8 @@ impl Engine {
             remaining: Mutex::default(),
             next_session: AtomicU64::new(1),
             expire_from: AtomicU64::new(0),
+            active_expire: AtomicBool::new(true),
+            housekeeping: AtomicBool::new(true),
             _lock: opened.lock,
         })))
     }
@@ -410,7 +432,12 @@ impl Engine {
         };
         match job {
             Job::Save => reply(out, self.snapshot().map(drop).map_err(|error| format!("ERR {error}"))),
-            Job::Reload => reply(out, snapshots::reload(&self.0).map_err(|error| format!("ERR {error}"))),
+            Job::Reload(how) => {
+                reply(out, snapshots::reload(&self.0, *how).map_err(|error| format!("ERR {error}")));
+            }
+            Job::LoadJournal => {
+                reply(out, snapshots::load_journal(&self.0).map_err(|error| format!("ERR {error}")));
+            }
             Job::Sleep(seconds) => {
                 let _all = self.0.keyspace.lock_all();
                 // What the command is for: everything stands still for so long.
@@ -492,8 +519,11 @@ impl Engine {
     /// Housekeeping, to be called about ten times a second: removes expired keys where `expire` lets it, evicts where memory
     /// is short, takes snapshots that are due.
     pub fn tick(&self, expire: bool) {
+        if !self.0.housekeeping.load(Ordering::Relaxed) {
+            return;
+        }
         self.0.do_remaining();
-        if expire {
+        if expire && self.0.active_expire.load(Ordering::Relaxed) {
             self.0.expire_some();
         }
         self.0.evict_some();
@@ -516,11 +546,31 @@ impl Engine {
 
     /// Changes when the journal is synced.
     pub fn set_fsync(&self, fsync: Fsync) {
+        *self.0.settings.fsync.lock() = fsync;
         if let Some(journal) = self.0.log.journal() {
-            self.0.settings.always.store(fsync == Fsync::Always, Ordering::SeqCst);
-            self.0.settings.always_from.store(journal.end_lsn().0, Ordering::SeqCst);
+            self.0.settings.set_always(fsync == Fsync::Always, journal.end_lsn());
             journal.set_fsync(fsync);
         }
+    }
+
+    /// Begins or ends the journal. That needs every shard, so it happens on a thread of its own, soon; INFO shows when.
+    ///
+    /// # Errors
+    /// When there can be no thread. What fails later is in the log, and the journal stays as it was.
+    pub fn set_append_only(&self, on: bool) -> std::io::Result<()> {
+        let inner = Arc::clone(&self.0);
+        inner.settings.append_only.store(on, Ordering::SeqCst);
+        // From here on INFO shows that something is being written, so that one can wait for it to end.
+        let is_announced = inner.snapshots.begin().is_ok();
+        let switch = move || match snapshots::switch_journal(&inner, is_announced) {
+            Ok(()) => tracing::info!(on = inner.log.journal().is_some(), "the journal was switched"),
+            Err(error) => tracing::error!(%error, "the journal could not be switched; it stays as it was"),
+        };
+        let spawned = std::thread::Builder::new().name("cairn-switch".to_owned()).spawn(switch);
+        if spawned.is_err() && is_announced {
+            self.0.snapshots.end_without();
+        }
+        spawned.map(drop)
     }
 
     /// Changes when small collections change their encoding.

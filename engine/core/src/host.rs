@@ -1,6 +1,7 @@
 //! What commands ask of the engine and the process, answered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cairn_commands::acl::Acl;
 use cairn_commands::hub::Inbox;
@@ -122,6 +123,18 @@ impl Host for EngineHost<'_> {
             2 => tracing::info!(target: "script", "{text}"),
             _ => tracing::warn!(target: "script", "{text}"),
         }
+    }
+    fn config_rewrite_all(&self) -> Result<(), String> {
+        self.process.config_rewrite_all()
+    }
+    fn set_active_expire(&self, on: bool) {
+        self.engine.active_expire.store(on, Ordering::Relaxed);
+    }
+    fn set_housekeeping(&self, on: bool) {
+        self.engine.housekeeping.store(on, Ordering::Relaxed);
+    }
+    fn debug_log(&self, text: &str) {
+        tracing::warn!("DEBUG LOG: {text}");
     }
     fn debug_allowed(&self, session: u64) -> bool {
         self.process.debug_allowed(session)

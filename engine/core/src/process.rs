@@ -32,6 +32,10 @@ pub trait Process: Send + Sync {
     fn config_rewrite(&self) -> Result<(), String> {
         Err(NO_SERVER.to_owned())
     }
+    /// As [`Process::config_rewrite`], with all directives, those that have their defaults too.
+    fn config_rewrite_all(&self) -> Result<(), String> {
+        Err(NO_SERVER.to_owned())
+    }
     /// Sets the counters of INFO back to zero.
     fn reset_statistics(&self) {}
     /// Lines of an INFO section (`server`, `clients`, `memory`, `stats`, `cpu`), before those of the engine.

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use cairn_disk::LockGuard;
 use cairn_format::Lsn;
 use cairn_format::container::Index;
 use cairn_format::manifest::{Manifest, SnapshotEntry};
-use cairn_journal::{Cut, Journal, Resume, ScanError, ScanReport, SegmentReader, scan};
+use cairn_journal::{Cut, Fsync, Journal, JournalError, Resume, ScanError, ScanReport, SegmentReader, scan};
 use cairn_keyspace::types::Limits;
 use cairn_keyspace::{Batch, Entry, Keyspace, Stored};
 use cairn_snapshot::{Block, Container, LoadError};
@@ -82,19 +81,9 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
     let mut recovery = Recovery { fresh: !found, ..Recovery::default() };
     let resume = read(options, keyspace, &manifest, &mut recovery)?;
     catalog.remove_leftovers(recovery.end)?;
-    let epoch = catalog.begin_epoch().map_err(io)?;
+    catalog.begin_epoch().map_err(io)?;
     let log = if options.append_only {
-        let journal = cairn_journal::Options {
-            dir: dir.clone(),
-            disk: options.disk.clone(),
-            keyring: options.keyring.clone(),
-            fsync: options.fsync,
-            segment_bytes: options.segment_bytes,
-            lineage: manifest.lineage,
-            epoch,
-            queue_bytes_max: 64 * 1024 * 1024,
-        };
-        Log::Journal(Journal::start(journal, resume, catalog.clone())?)
+        Log::journaled(start_journal(options, options.fsync, resume, &catalog)?)
     } else {
         if !manifest.segments.is_empty() {
             tracing::warn!(
@@ -102,10 +91,31 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
                  survives only in snapshots"
             );
         }
-        Log::Counted(AtomicU64::new(recovery.end.0))
+        Log::counted(recovery.end)
     };
     recovery.duration = started.elapsed();
     Ok(Opened { lock, catalog, log, snapshot: manifest.snapshot, recovery })
+}
+
+/// Begins to write the journal where it is to go on.
+pub(crate) fn start_journal(
+    options: &Options,
+    fsync: Fsync,
+    resume: Resume,
+    catalog: &Arc<Catalog>,
+) -> Result<Arc<Journal>, JournalError> {
+    let manifest = catalog.manifest();
+    let journal = cairn_journal::Options {
+        dir: options.dir.clone(),
+        disk: options.disk.clone(),
+        keyring: options.keyring.clone(),
+        fsync,
+        segment_bytes: options.segment_bytes,
+        lineage: manifest.lineage,
+        epoch: manifest.epoch,
+        queue_bytes_max: 64 * 1024 * 1024,
+    };
+    Journal::start(journal, resume, catalog.clone())
 }
 
 pub(crate) fn lock_path(options: &Options) -> PathBuf {

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cairn_commands::SnapshotReason;
+use cairn_commands::{Reload, SnapshotReason};
 use cairn_commands::script::load_library;
 use cairn_disk::DirEntry;
 use cairn_format::header::{Body, Identity, KeySlot, Magic, SnapshotBody};
 use cairn_format::manifest::SnapshotEntry;
 use cairn_format::{FileId, Lsn};
+use cairn_journal::{Fsync, Resume};
 use cairn_keyspace::{Entry, Keyspace, LibraryMap, Locked, SHARDS, Shard, Stored};
 use cairn_seal::DataKey;
 use cairn_snapshot::{
@@ -21,6 +22,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::engine::{Inner, now_ms};
 use crate::error::SaveError;
+use crate::options::Options;
+use crate::recovery::{self, Recovery};
 
 /// A child that does nothing for so long, not even report that it lives, is ended.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
@@ -121,7 +124,7 @@ impl Snapshots {
         self.state.lock().status.last_unixtime
     }
 
-    fn begin(&self) -> Result<(), SaveError> {
+    pub(crate) fn begin(&self) -> Result<(), SaveError> {
         let mut state = self.state.lock();
         if state.status.running {
             return Err(SaveError::Running);
@@ -131,6 +134,24 @@ impl Snapshots {
         state.status.progress_entries = 0;
         state.started = Some(Instant::now());
         Ok(())
+    }
+
+    /// As `begin`, once a running one has ended.
+    fn begin_after_running(&self) {
+        while self.begin().is_err() {
+            let mut state = self.state.lock();
+            while state.status.running {
+                self.ended.wait(&mut state);
+            }
+        }
+    }
+
+    /// Ends what `begin` began and that was no snapshot.
+    pub(crate) fn end_without(&self) {
+        let mut state = self.state.lock();
+        state.started = None;
+        state.status.running = false;
+        self.ended.notify_all();
     }
 
     /// Notes how a snapshot went; whether another one is wanted.
@@ -184,17 +205,8 @@ pub(crate) fn take(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
 
 /// Takes a snapshot when the running one, if one runs, has ended.
 pub(crate) fn take_after_running(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
-    loop {
-        match take(inner) {
-            Err(SaveError::Running) => {
-                let mut state = inner.snapshots.state.lock();
-                while state.status.running {
-                    inner.snapshots.ended.wait(&mut state);
-                }
-            }
-            result => return result,
-        }
-    }
+    inner.snapshots.begin_after_running();
+    run(inner)
 }
 
 /// Starts a snapshot in the background; the reply, or the error as a reply.
@@ -490,44 +502,142 @@ pub(crate) fn load_libraries(keyspace: &Keyspace, sources: &[Vec<u8>]) -> Result
     sources.iter().try_for_each(|source| load_library(keyspace, source))
 }
 
-/// DEBUG RELOAD: writes all data and loads it again, while everything stands still.
-pub(crate) fn reload(inner: &Inner) -> Result<(), String> {
-    inner.snapshots.begin().map_err(|error| error.to_string())?;
-    let result = write_and_load(inner);
+/// DEBUG RELOAD: writes all data where it is to, and loads a snapshot, while everything stands still.
+pub(crate) fn reload(inner: &Inner, how: Reload) -> Result<(), String> {
+    alone(inner, || {
+        let mut locked = inner.keyspace.lock_all();
+        let written = how.save.then(|| write_stopped(inner, &locked)).transpose()?;
+        load_snapshot(inner, &mut locked, how)?;
+        // What is in memory now is no result of what is in the journal: it is where the journal goes on from.
+        match written {
+            Some(written) if how.flush => Ok(Some(written)),
+            _ => write_stopped(inner, &locked).map(Some),
+        }
+    })
+}
+
+/// DEBUG LOADAOF: loads what a restart would find, while everything stands still.
+pub(crate) fn load_journal(inner: &Inner) -> Result<(), String> {
+    alone(inner, || {
+        let mut locked = inner.keyspace.lock_all();
+        if let Some(journal) = inner.log.journal() {
+            journal.sync();
+            journal.block_until_durable(journal.end_lsn())?;
+        }
+        let found = Keyspace::new(inner.keyspace.databases());
+        let options = Options { limits: (*inner.settings.limits()).clone(), ..inner.options.clone() };
+        recovery::read(&options, &found, &inner.catalog.manifest(), &mut Recovery::default())?;
+        inner.keyspace.libraries.set((*found.libraries.get()).clone());
+        let found = found.lock_all();
+        for db in 0..inner.keyspace.databases() {
+            locked.flush(db);
+            for shard in found.all_shards() {
+                shard.database(db).iter().for_each(|entry| insert(&mut locked, db, entry.copied(entry.key())));
+            }
+        }
+        Ok(None)
+    })
+}
+
+/// Lets the journal begin, or end, as is wanted by now: while everything stands still, and at a snapshot of its own, so that
+/// both together hold all there is at any moment.
+/// `is_announced`: [`Snapshots::begin`] has gone through already.
+pub(crate) fn switch_journal(inner: &Inner, is_announced: bool) -> Result<(), String> {
+    let work = || {
+        let locked = inner.keyspace.lock_all();
+        let on = inner.settings.append_only.load(Ordering::SeqCst);
+        if on == inner.log.journal().is_some() {
+            return Ok(None);
+        }
+        let written = if on { Some(write_stopped(inner, &locked)?) } else { None };
+        let fsync = inner.settings.fsync();
+        if on {
+            inner.catalog.begin_epoch()?;
+            let resume = Resume::at(inner.log.end());
+            inner.log.begin(recovery::start_journal(&inner.options, fsync, resume, &inner.catalog)?);
+        } else {
+            inner.log.end_journal()?;
+        }
+        inner.settings.set_always(on && fsync == Fsync::Always, inner.log.end());
+        Ok(written)
+    };
+    if is_announced { finish(inner, work()) } else { alone(inner, work) }
+}
+
+/// Does what needs to be the only one that makes snapshots, and notes in INFO how that went.
+fn alone(
+    inner: &Inner,
+    work: impl FnOnce() -> Result<Option<SnapshotInfo>, Box<dyn std::error::Error>>,
+) -> Result<(), String> {
+    inner.snapshots.begin_after_running();
+    finish(inner, work())
+}
+
+/// Ends what `begin` has announced.
+fn finish(inner: &Inner, result: Result<Option<SnapshotInfo>, Box<dyn std::error::Error>>) -> Result<(), String> {
     let text = result.as_ref().err().map(ToString::to_string);
-    inner.snapshots.end(&result.map_err(|error| SaveError::Child(error.to_string())));
+    match result {
+        Ok(Some(info)) => drop(inner.snapshots.end(&Ok(info))),
+        Ok(None) => inner.snapshots.end_without(),
+        Err(error) => drop(inner.snapshots.end(&Err(SaveError::Child(error.to_string())))),
+    }
     text.map_or(Ok(()), Err)
 }
 
-fn write_and_load(inner: &Inner) -> Result<SnapshotInfo, Box<dyn std::error::Error>> {
+/// Writes a snapshot of all that is held.
+fn write_stopped(inner: &Inner, locked: &Locked<'_>) -> Result<SnapshotInfo, Box<dyn std::error::Error>> {
     let started = Instant::now();
     let (file_id, key) = draw_key(inner)?;
-    let taken = taken_names(inner)?;
-    let mut locked = inner.keyspace.lock_all();
     let lsn = inner.log.rotate();
-    let target = target(inner, lsn, free_name(&taken, lsn), file_id, key);
-    let summary = write_container(&*inner.options.disk, &target.params, &Shards::of(&locked), &|_| {})?;
+    let target = target(inner, lsn, free_name(&taken_names(inner)?, lsn), file_id, key);
+    let summary = write_container(&*inner.options.disk, &target.params, &Shards::of(locked), &|_| {})?;
     install(inner, &target, &summary)?;
     inner.statistics.dirty.store(0, Ordering::Relaxed);
-    let path = &target.params.path_final;
-    let container = Container::open(&*inner.options.disk, path, inner.options.keyring.as_deref())?;
+    Ok(info(&target, &summary, 0, started.elapsed()))
+}
+
+const NOT_LOADED: &str = "Error trying to load the RDB dump, check server logs.";
+
+/// Loads the last snapshot, all of it or nothing.
+fn load_snapshot(
+    inner: &Inner,
+    locked: &mut Locked<'_>,
+    how: Reload,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let entry = inner.catalog.manifest().snapshot.ok_or(NOT_LOADED)?;
+    let path = inner.options.dir.join(&entry.name);
+    let container = Container::open(&*inner.options.disk, &path, inner.options.keyring.as_deref())?;
+    let limits = inner.settings.limits();
     let (mut entries, mut libraries) = (Vec::new(), Vec::new());
     for (number, block) in container.index().blocks.iter().enumerate() {
         let db = u16::try_from(block.header.database)?;
-        Entry::load_all(&container.read_block(number)?, &inner.options.limits, |stored| match stored {
+        Entry::load_all(&container.read_block(number)?, &limits, |stored| match stored {
             Stored::Entry(entry) => entries.push((db, entry)),
             Stored::Library(source) => libraries.push(source),
         })?;
     }
-    load_libraries(&inner.keyspace, &libraries)?;
-    // Everything could be read, so nothing can be lost between here and the end.
-    for db in 0..inner.keyspace.databases() {
-        locked.flush(db);
+    if !how.flush && !how.merge {
+        let is_there = |(db, entry): &(u16, Entry)| {
+            let hash = inner.keyspace.hash(entry.key());
+            locked.shard(hash).database(*db).get(hash.0, entry.key()).is_some()
+        };
+        if entries.iter().any(is_there) || !(libraries.is_empty() || inner.keyspace.libraries.get().is_empty()) {
+            return Err(NOT_LOADED.into());
+        }
     }
-    for (db, entry) in entries {
-        let hash = inner.keyspace.hash(entry.key());
-        let database = locked.shard_mut(hash).database_mut(db);
-        database.insert(hash.0, entry, |key| inner.keyspace.hash(key).0);
+    if how.flush {
+        load_libraries(&inner.keyspace, &libraries)?;
+        // Everything could be read, so nothing can be lost between here and the end.
+        (0..inner.keyspace.databases()).for_each(|db| _ = locked.flush(db));
+    } else {
+        libraries.iter().try_for_each(|source| load_library(&inner.keyspace, source))?;
     }
-    Ok(info(&target, &summary, 0, started.elapsed()))
+    entries.into_iter().for_each(|(db, entry)| insert(locked, db, entry));
+    Ok(())
+}
+
+fn insert(locked: &mut Locked<'_>, db: u16, entry: Entry) {
+    let keyspace = locked.keyspace();
+    let hash = keyspace.hash(entry.key());
+    locked.shard_mut(hash).database_mut(db).insert(hash.0, entry, |key| keyspace.hash(key).0);
 }

@@ -1,7 +1,7 @@
 //! The seam to the engine: what it asks of the server around it, and what configuration it takes.
 
 use crate::alloc::HugePages;
-use crate::config::{DebugCommand, Fsync, MaxmemoryPolicy, Settings};
+use crate::config::{DebugCommand, Fsync, MaxmemoryPolicy, Settings, Written};
 use crate::info;
 use crate::server::Server;
 use crate::users;
@@ -11,6 +11,8 @@ use cairn_engine::{
     Process, SavePoint, Session,
 };
 use cairn_seal::Keyring;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::RuntimeFlavor;
@@ -48,6 +50,10 @@ impl Process for Server {
     fn config_set(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
         let mut config = self.config.write();
         let changed = config.with(pairs)?;
+        if changed.appendonly != config.appendonly {
+            let failed = |error| format!("ERR CONFIG SET failed (possibly related to argument 'appendonly') - {error}");
+            self.engine.set_append_only(changed.appendonly).map_err(failed)?;
+        }
         self.apply(&changed);
         if changed.requirepass != config.requirepass {
             self.engine.acl().set_default_password(changed.requirepass.as_bytes());
@@ -60,9 +66,12 @@ impl Process for Server {
         let Some(path) = &self.config_file else {
             return Err("ERR The server is running without a config file".into());
         };
-        let config = self.config.read();
-        crate::config::rewrite(path, &config, &users::lines_to_keep(self.engine.acl(), &config))
-            .map_err(|error| format!("ERR Rewriting config file: {error}"))
+        self.rewrite(path, Written::Needed).map_err(|error| format!("ERR Rewriting config file: {error}"))
+    }
+
+    fn config_rewrite_all(&self) -> Result<(), String> {
+        let path = self.config_file.as_ref().ok_or("the server is running without a config file")?;
+        self.rewrite(path, Written::All).map_err(|error| error.to_string())
     }
 
     fn reset_statistics(&self) {
@@ -135,6 +144,13 @@ impl Process for Server {
             DebugCommand::Yes => true,
             DebugCommand::Local => self.clients.get(session).is_some_and(|client| client.is_local),
         }
+    }
+}
+
+impl Server {
+    fn rewrite(&self, path: &Path, what: Written) -> io::Result<()> {
+        let config = self.config.read();
+        crate::config::rewrite(path, &config, what, &users::lines_to_keep(self.engine.acl(), &config))
     }
 }
 
@@ -219,8 +235,12 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
         set_intset_entries: count(settings.set_intset_entries),
         set_listpack_entries: count(settings.set_entries),
         set_listpack_value: bytes(settings.set_value),
-        // -1 is 4 KiB, and each further step doubles it.
-        list_listpack_bytes: 2048 << settings.list_size.unsigned_abs(),
+        // -1 is 4 KiB, and each further step up to -5 doubles it; where elements are counted, 8 KiB is the most.
+        list_listpack_bytes: match settings.list_size {
+            0.. => 8192,
+            size => 2048 << size.unsigned_abs().min(5),
+        },
+        list_listpack_entries: if settings.list_size < 0 { usize::MAX } else { count(settings.list_size) },
         hll_sparse_bytes: bytes(settings.hll_sparse_bytes),
         string_bytes: bytes(settings.max_bulk_bytes),
         stream_node_bytes: bytes(settings.stream_node_bytes),

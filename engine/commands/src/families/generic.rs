@@ -418,7 +418,7 @@ fn object(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 const NO_IDLE_TIME: &str = "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.";
 const NO_FREQUENCY: &str = "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.";
 
-fn encoding(entry: &Entry) -> &'static str {
+pub(super) fn encoding(entry: &Entry) -> &'static str {
     match entry.value() {
         Value::Str(_) if entry.is_edited() => "raw",
         Value::Str(text) if cairn_keyspace::types::parse_i64(text).is_some() => "int",

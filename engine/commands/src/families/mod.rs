@@ -6,6 +6,7 @@ mod client;
 mod command;
 mod compare;
 mod connection;
+mod debug;
 pub(crate) mod docs;
 mod dump;
 mod field_expiry;

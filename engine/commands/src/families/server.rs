@@ -1,11 +1,8 @@
 //! The server: <https://redis.io/docs/latest/commands/?group=server>
 
-use cairn_keyspace::Entry;
-
 use super::help;
-use crate::args::{float, integer, is};
+use crate::args::{integer, is};
 use crate::context::Context;
-use crate::dispatch::unknown_subcommand;
 use crate::error::{CommandError, CommandResult};
 use crate::families::connection::REDIS_VERSION;
 use crate::host::{Job, SnapshotReason};
@@ -35,7 +32,7 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "bgrewriteaof", arity: exactly(1),  flags: Flags::ADMIN.no_script().no_async_loading(), keys: Keys::None,  acl: NONE, handler: bgrewriteaof },
     CommandSpec { name: "lastsave",     arity: exactly(1),  flags: Flags::NONE.loading().stale().fast(), keys: Keys::None,  acl: Categories::ADMIN.and(Categories::DANGEROUS), handler: lastsave },
     CommandSpec { name: "shutdown",     arity: at_least(1), flags: Flags::ADMIN.no_script().loading().stale().no_multi().allow_busy(), keys: Keys::None,  acl: NONE, handler: shutdown },
-    CommandSpec { name: "debug",        arity: at_least(2), flags: ADMIN.loading().stale(),              keys: Keys::Whole, acl: NONE, handler: debug },
+    CommandSpec { name: "debug",        arity: at_least(2), flags: ADMIN.loading().stale(),              keys: Keys::Whole, acl: NONE, handler: super::debug::debug },
 ];
 
 fn info(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
@@ -192,64 +189,4 @@ fn shutdown(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     }
     ctx.job = Some(Job::Shutdown { save, force });
     Ok(())
-}
-
-fn debug(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    if !ctx.host.debug_allowed(ctx.session.id) {
-        return Err(CommandError::other(
-            "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local connection, otherwise you need to set this option in the configuration file, and then restart the server.",
-        ));
-    }
-    match (&args[1].to_ascii_lowercase()[..], &args[2..]) {
-        (b"digest", []) => ctx.reply.simple(&hex(&ctx.data.locked().digest())),
-        (b"digest-value", keys) => {
-            ctx.reply.array(keys.len());
-            for key in keys {
-                let digest = ctx.data.peek(key).map_or([0; 20], Entry::value_digest);
-                ctx.reply.simple(&hex(&digest));
-            }
-        }
-        (b"reload", options)
-            if options.is_empty() || options.iter().all(|word| is(word, "merge") || is(word, "noflush")) =>
-        {
-            if !options.is_empty() {
-                return Err(CommandError::other(
-                    "ERR DEBUG RELOAD takes no option on this server: what it loads is what it saved",
-                ));
-            }
-            deny_in_transaction(ctx)?;
-            ctx.job = Some(Job::Reload);
-        }
-        (b"sleep", [seconds]) => {
-            let seconds = float(seconds)?;
-            if !(0.0..=86_400.0).contains(&seconds) {
-                return Err(CommandError::other("ERR DEBUG SLEEP takes between 0 and 86400 seconds"));
-            }
-            if ctx.in_transaction {
-                // Everything is held already, as it is to be.
-                std::thread::sleep(std::time::Duration::from_secs_f64(seconds));
-                ctx.reply.ok();
-            } else {
-                ctx.job = Some(Job::Sleep(seconds));
-            }
-        }
-        (b"protocol", [kind]) => super::protocol::example(&mut ctx.reply, kind)?,
-        (b"set-disable-deny-scripts", [flag]) => {
-            ctx.host.scripts().allow_every_command(integer(flag).is_ok_and(|flag| flag != 0));
-            ctx.reply.ok();
-        }
-        _ => return Err(unknown_subcommand("debug", args[1])),
-    }
-    Ok(())
-}
-
-fn deny_in_transaction(ctx: &Context<'_, '_>) -> CommandResult {
-    if ctx.in_transaction {
-        return Err(CommandError::other("ERR Command not allowed inside a transaction"));
-    }
-    Ok(())
-}
-
-fn hex(digest: &[u8; 20]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -114,9 +114,10 @@ fn is_plain(element: &[u8], limits: &Limits) -> bool {
 fn fits(listpack: &Listpack, element: &[u8], limits: &Limits) -> bool {
     // The longest frame of an element this size is fourteen bytes, but the exact length is asked only when it matters.
     let roughly = listpack.byte_len() + element.len();
-    roughly + 14 <= limits.list_listpack_bytes
+    let has_bytes = roughly + 14 <= limits.list_listpack_bytes
         || (roughly <= limits.list_listpack_bytes
-            && listpack.byte_len() + Listpack::encoded_len(element) <= limits.list_listpack_bytes)
+            && listpack.byte_len() + Listpack::encoded_len(element) <= limits.list_listpack_bytes);
+    has_bytes && listpack.len() < limits.list_listpack_entries
 }
 
 impl Default for List {

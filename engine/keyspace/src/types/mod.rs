@@ -60,8 +60,10 @@ pub struct Limits {
     pub set_listpack_entries: usize,
     /// `set-max-listpack-value`: bytes of a member of a flat set.
     pub set_listpack_value: usize,
-    /// `list-max-listpack-size`: bytes of one node of a list.
+    /// `list-max-listpack-size`, where negative: bytes of one node of a list.
     pub list_listpack_bytes: usize,
+    /// `list-max-listpack-size`, where positive: elements of one node of a list.
+    pub list_listpack_entries: usize,
     /// `hll-sparse-max-bytes`: bytes of a sparse HyperLogLog.
     pub hll_sparse_bytes: usize,
     /// `proto-max-bulk-len`: bytes of a string that grows where it is.
@@ -83,6 +85,7 @@ impl Default for Limits {
             set_listpack_entries: 128,
             set_listpack_value: 64,
             list_listpack_bytes: 8_192,
+            list_listpack_entries: usize::MAX,
             hll_sparse_bytes: 3_000,
             string_bytes: 512 << 20,
             stream_node_bytes: 4_096,

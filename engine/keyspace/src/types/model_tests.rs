@@ -17,6 +17,7 @@ fn tight() -> Limits {
         set_listpack_entries: 6,
         set_listpack_value: 12,
         list_listpack_bytes: 48,
+        list_listpack_entries: 5,
         ..Limits::default()
     }
 }
@@ -101,6 +102,7 @@ fn check_list(list: &List, model: &[Vec<u8>], limits: &Limits) -> Result<(), Tes
     list.for_each_node(|node| match node {
         NodeRef::Packed(listpack) => {
             assert!(listpack.len() <= 1 || listpack.byte_len() <= limits.list_listpack_bytes);
+            assert!(listpack.len() <= limits.list_listpack_entries);
             Listpack::from_bytes(listpack.as_bytes().to_vec()).expect("a listpack stays well formed");
             unpacked += listpack.len();
         }

@@ -76,7 +76,18 @@ impl Loader {
             };
             let count = behind.iter().take_while(|word| !word.starts_with("--")).count();
             let (values, after) = behind.split_at(count);
-            self.directive(name, values, Place::CommandLine)?;
+            // As in Redis, name and values may be one argument.
+            if name.contains(char::is_whitespace) {
+                let Ok(words) = cairn_resp::split_args(name.as_bytes()) else {
+                    return Err(ConfigError::Quotes { place: Place::CommandLine });
+                };
+                let mut words = words.iter().map(|word| String::from_utf8_lossy(word).into_owned());
+                let name = words.next().unwrap_or_default();
+                let values: Vec<String> = words.chain(values.iter().cloned()).collect();
+                self.directive(&name, &values, Place::CommandLine)?;
+            } else {
+                self.directive(name, values, Place::CommandLine)?;
+            }
             rest = after;
         }
         Ok(())
@@ -167,6 +178,9 @@ mod tests {
         assert!(load(&args(&["--save", ""])).unwrap().0.save.is_empty());
         assert!(load(&args(&["--save", "--appendonly", "yes"])).unwrap().0.save.is_empty());
         assert_eq!(load(&args(&["--PORT", "1"])).unwrap().0.port, 1);
+        let (settings, _) = load(&args(&["--port 7001", "--save 60 1", "5 2", "--requirepass \"a b\""])).unwrap();
+        assert_eq!((settings.port, settings.requirepass.as_str()), (7001, "a b"));
+        assert_eq!(settings.save, [(60, 1), (5, 2)]);
     }
 
     #[test]

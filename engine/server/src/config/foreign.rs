@@ -19,6 +19,13 @@ const fn unfollowed(
     row(name, Kind::Fixed { value, usual: Some(usual), why }, value, When::Always)
 }
 
+impl Directive {
+    const fn at_start(mut self) -> Directive {
+        self.when = When::Start;
+        self
+    }
+}
+
 const NO_REPLICATION: &str = "there is no replication";
 const NO_CLUSTER: &str = "there is no cluster mode";
 const NO_TLS: &str = "there is no TLS";
@@ -27,38 +34,38 @@ const NO_TLS: &str = "there is no TLS";
 pub(super) static FOREIGN: &[Directive] = &[
     // Files and processes.
     fixed("dbfilename", "dump.rdb", "snapshots and journal have names of their own in dir"),
-    fixed("appendfilename", "appendonly.aof", "snapshots and journal have names of their own in dir"),
-    fixed("appenddirname", "appendonlydir", "snapshots and journal have names of their own in dir"),
-    fixed("daemonize", "no", "a service manager or a shell's & puts the server into the background"),
-    fixed("supervised", "no", "the server does not report to a supervisor"),
-    fixed("syslog-enabled", "no", "the log is standard output or a file; a service manager carries it to syslog"),
-    fixed("syslog-ident", "redis", "the log is standard output or a file; a service manager carries it to syslog"),
-    fixed("syslog-facility", "local0", "the log is standard output or a file; a service manager carries it to syslog"),
-    unfollowed("set-proc-title", "no", "yes", "the name of the process stays as it was started"),
+    fixed("appendfilename", "appendonly.aof", "snapshots and journal have names of their own in dir").at_start(),
+    fixed("appenddirname", "appendonlydir", "snapshots and journal have names of their own in dir").at_start(),
+    fixed("daemonize", "no", "a service manager or a shell's & puts the server into the background").at_start(),
+    fixed("supervised", "no", "the server does not report to a supervisor").at_start(),
+    fixed("syslog-enabled", "no", "the log is standard output or a file; a service manager carries it to syslog").at_start(),
+    fixed("syslog-ident", "redis", "the log is standard output or a file; a service manager carries it to syslog").at_start(),
+    fixed("syslog-facility", "local0", "the log is standard output or a file; a service manager carries it to syslog").at_start(),
+    unfollowed("set-proc-title", "no", "yes", "the name of the process stays as it was started").at_start(),
     fixed("proc-title-template", "{title} {listen-addr} {server-mode}", "the name of the process stays as it was started"),
-    unfollowed("always-show-logo", "no", "yes", "there is no logo"),
+    unfollowed("always-show-logo", "no", "yes", "there is no logo").at_start(),
     unfollowed("crash-log-enabled", "no", "yes", "what ends the process is written by the log alone"),
     unfollowed("crash-memcheck-enabled", "no", "yes", "what ends the process is written by the log alone"),
     fixed("shutdown-on-sigint", "default", "a signal ends the server as SHUTDOWN does"),
     fixed("shutdown-on-sigterm", "default", "a signal ends the server as SHUTDOWN does"),
     fixed("oom-score-adj", "no", "the system's own choice when memory runs out is not changed"),
     fixed("oom-score-adj-values", "0 200 800", "the system's own choice when memory runs out is not changed"),
-    fixed("server_cpulist", "", "threads run on whatever processor is free"),
-    fixed("bio_cpulist", "", "threads run on whatever processor is free"),
-    fixed("aof_rewrite_cpulist", "", "threads run on whatever processor is free"),
-    fixed("bgsave_cpulist", "", "threads run on whatever processor is free"),
-    fixed("io-threads", "1", "server-threads says how many threads serve clients"),
-    fixed("io-threads-do-reads", "no", "server-threads says how many threads serve clients"),
-    fixed("enable-module-command", "no", "there are no modules"),
-    fixed("enable-protected-configs", "no", "directives that are fixed at the start stay so"),
+    fixed("server_cpulist", "", "threads run on whatever processor is free").at_start(),
+    fixed("bio_cpulist", "", "threads run on whatever processor is free").at_start(),
+    fixed("aof_rewrite_cpulist", "", "threads run on whatever processor is free").at_start(),
+    fixed("bgsave_cpulist", "", "threads run on whatever processor is free").at_start(),
+    fixed("io-threads", "1", "server-threads says how many threads serve clients").at_start(),
+    fixed("io-threads-do-reads", "no", "server-threads says how many threads serve clients").at_start(),
+    fixed("enable-module-command", "no", "there are no modules").at_start(),
+    fixed("enable-protected-configs", "no", "directives that are fixed at the start stay so").at_start(),
     fixed("ignore-warnings", "", "every warning is worth reading"),
     unfollowed("dynamic-hz", "no", "yes", "the housekeeping is the same for one client and for thousands"),
     fixed("bind-source-addr", "", "connections come in and none go out"),
-    fixed("socket-mark-id", "0", "connections come in and none go out"),
+    fixed("socket-mark-id", "0", "connections come in and none go out").at_start(),
 
     // Snapshots and journal.
     fixed("rdbcompression", "yes", "snapshots are always compressed"),
-    fixed("rdbchecksum", "yes", "snapshots always carry checksums"),
+    fixed("rdbchecksum", "yes", "snapshots always carry checksums").at_start(),
     fixed("aof-load-truncated", "yes", "an unfinished tail of the journal is always cut off and logged"),
     fixed("aof-use-rdb-preamble", "yes", "the journal always begins at a snapshot"),
     unfollowed("aof-timestamp-enabled", "no", "yes", "each effect in the journal has its time"),
@@ -78,7 +85,7 @@ pub(super) static FOREIGN: &[Directive] = &[
     fixed("active-defrag-max-scan-fields", "1000", "memory is not defragmented"),
     fixed("active-defrag-threshold-lower", "10", "memory is not defragmented"),
     fixed("active-defrag-threshold-upper", "100", "memory is not defragmented"),
-    unfollowed("disable-thp", "no", "yes", "the heap lies in huge pages, put together again after each snapshot, so that fork() does not stall"),
+    unfollowed("disable-thp", "no", "yes", "the heap lies in huge pages, put together again after each snapshot, so that fork() does not stall").at_start(),
     unfollowed("jemalloc-bg-thread", "no", "yes", "memory goes back to the system without threads of the allocator"),
     fixed("activerehashing", "yes", "tables grow a bucket at a time, with each write"),
     fixed("active-expire-effort", "1", "what expires is removed as it falls due"),
@@ -89,7 +96,7 @@ pub(super) static FOREIGN: &[Directive] = &[
     unfollowed("lazyfree-lazy-user-flush", "yes", "no", "large values are always freed apart from the command that removes them"),
 
     // Replication, cluster, TLS.
-    fixed("replicaof", "", NO_REPLICATION).or("slaveof"),
+    fixed("replicaof", "", NO_REPLICATION).or("slaveof").at_start(),
     fixed("masterauth", "", NO_REPLICATION),
     fixed("masteruser", "", NO_REPLICATION),
     fixed("min-replicas-max-lag", "10", NO_REPLICATION).or("min-slaves-max-lag"),
@@ -113,7 +120,7 @@ pub(super) static FOREIGN: &[Directive] = &[
     fixed("replica-read-only", "yes", NO_REPLICATION).or("slave-read-only"),
     fixed("replica-serve-stale-data", "yes", NO_REPLICATION).or("slave-serve-stale-data"),
     fixed("rdb-del-sync-files", "no", NO_REPLICATION),
-    fixed("cluster-enabled", "no", NO_CLUSTER),
+    fixed("cluster-enabled", "no", NO_CLUSTER).at_start(),
     fixed("cluster-allow-pubsubshard-when-down", "yes", NO_CLUSTER),
     fixed("cluster-allow-reads-when-down", "no", NO_CLUSTER),
     fixed("cluster-allow-replica-migration", "yes", NO_CLUSTER),
@@ -122,11 +129,11 @@ pub(super) static FOREIGN: &[Directive] = &[
     fixed("cluster-announce-ip", "", NO_CLUSTER),
     fixed("cluster-announce-port", "0", NO_CLUSTER),
     fixed("cluster-announce-tls-port", "0", NO_CLUSTER),
-    fixed("cluster-config-file", "nodes.conf", NO_CLUSTER),
+    fixed("cluster-config-file", "nodes.conf", NO_CLUSTER).at_start(),
     fixed("cluster-link-sendbuf-limit", "0", NO_CLUSTER),
     fixed("cluster-migration-barrier", "1", NO_CLUSTER),
     fixed("cluster-node-timeout", "15000", NO_CLUSTER),
-    fixed("cluster-port", "0", NO_CLUSTER),
+    fixed("cluster-port", "0", NO_CLUSTER).at_start(),
     fixed("cluster-preferred-endpoint-type", "ip", NO_CLUSTER),
     fixed("cluster-replica-no-failover", "no", NO_CLUSTER).or("cluster-slave-no-failover"),
     fixed("cluster-replica-validity-factor", "10", NO_CLUSTER).or("cluster-slave-validity-factor"),

@@ -11,7 +11,7 @@ mod table;
 mod value;
 
 pub(crate) use file::load;
-pub(crate) use rewrite::rewrite;
+pub(crate) use rewrite::{Written, rewrite};
 pub(crate) use value::{DebugCommand, Fsync, LogFormat, LogLevel, MaxmemoryPolicy, PubsubDefault};
 
 use cairn_engine::{Interest, UserLine, glob_matches};
@@ -65,7 +65,7 @@ pub(crate) struct Settings {
     pub(crate) set_intset_entries: i64,
     pub(crate) set_entries: i64,
     pub(crate) set_value: u64,
-    /// -1 to -5: 4, 8, 16, 32 or 64 KiB a node.
+    /// -1 to -5: 4, 8, 16, 32 or 64 KiB a node; otherwise so many elements.
     pub(crate) list_size: i64,
     pub(crate) hll_sparse_bytes: u64,
     pub(crate) stream_node_bytes: u64,
@@ -184,6 +184,11 @@ impl Settings {
             .filter(|d| d.kind.show(self) != d.kind.show(other))
             .map(|d| (d.name, format!("{} {}", d.name, d.kind.line(self))))
             .collect()
+    }
+
+    /// The lines of a configuration file that says everything.
+    pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
+        table::all().map(|d| (d.name, format!("{} {}", d.name, d.kind.line(self)))).collect()
     }
 
     /// How many threads serve connections. More than two gain little beside the load they share the cores with.

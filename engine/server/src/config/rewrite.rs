@@ -6,11 +6,25 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+/// Which directives a rewritten file holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Those that were there, and those that differ from their defaults.
+    Needed,
+    /// All.
+    All,
+}
+
 /// Rewrites the file so that a start from it gives `settings`: lines of directives that differ are replaced where they
 /// stand, others keep their place, comments stay, and what is missing comes at the end, then the `users`, a line each.
-pub(crate) fn rewrite(path: &Path, settings: &Settings, users: &[String]) -> io::Result<()> {
+pub(crate) fn rewrite(
+    path: &Path,
+    settings: &Settings,
+    what: Written,
+    users: &[String],
+) -> io::Result<()> {
     let old = fs::read_to_string(path)?;
-    let new = rewritten(&old, settings, users);
+    let new = rewritten(&old, settings, what, users);
     // Whole or not at all: a crash leaves one file or the other. It may hold a password, so it keeps its permissions.
     let mode = fs::metadata(path)?.mode() & 0o777;
     let temporary = path.with_extension("tmp");
@@ -24,9 +38,11 @@ pub(crate) fn rewrite(path: &Path, settings: &Settings, users: &[String]) -> io:
     }
 }
 
-fn rewritten(old: &str, settings: &Settings, users: &[String]) -> String {
-    let defaults = Settings::defaults();
-    let mut wanted = settings.lines_differing_from(&defaults);
+fn rewritten(old: &str, settings: &Settings, what: Written, users: &[String]) -> String {
+    let mut wanted = match what {
+        Written::Needed => settings.lines_differing_from(&Settings::defaults()),
+        Written::All => settings.lines(),
+    };
     let mut lines: Vec<String> = Vec::new();
     let mut written: Vec<&str> = Vec::new();
     for line in old.lines() {
@@ -68,10 +84,14 @@ mod tests {
         let load = || super::super::load(&[path.to_str().unwrap().to_owned()]).unwrap().0;
         let changed =
             load().with(&[(b"timeout", b"0"), (b"requirepass", b"a 'b\\"), (b"save", b"9 9 8 8")]).unwrap();
-        rewrite(&path, &changed, &[]).unwrap();
+        rewrite(&path, &changed, Written::Needed, &[]).unwrap();
         let everything: &[&[u8]] = &[b"*"];
         assert_eq!(load().matching(everything), changed.matching(everything));
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("# ours\nport 7000\nsave 9 9 8 8\ntimeout 0\n"), "{text}");
+        assert!(!text.contains("appendfsync"), "{text}");
+        rewrite(&path, &changed, Written::All, &[]).unwrap();
+        assert_eq!(load().matching(everything), changed.matching(everything));
+        assert!(fs::read_to_string(&path).unwrap().contains("\nappendfsync everysec\n"));
     }
 }
