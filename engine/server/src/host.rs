@@ -54,6 +54,9 @@ impl Process for Server {
             let failed = |error| format!("ERR CONFIG SET failed (possibly related to argument 'appendonly') - {error}");
             self.engine.set_append_only(changed.appendonly).map_err(failed)?;
         }
+        for (directive, why) in changed.unfollowed_since(&config) {
+            tracing::warn!(directive, "a directive of the configuration is not followed: {why}");
+        }
         self.apply(&changed);
         if changed.requirepass != config.requirepass {
             self.engine.acl().set_default_password(changed.requirepass.as_bytes());

@@ -204,7 +204,11 @@ async fn serve_until_ended(server: &Arc<Server>, signals: &mut Signals) -> Resul
             name = signals.first() => name,
         };
         tracing::info!(signal = name, "ending cleanly; a second signal ends at once");
-        let job = Job::Shutdown { save: None, force: false };
+        let ending = {
+            let config = server.config.read();
+            if name == "SIGINT" { config.shutdown_on_sigint } else { config.shutdown_on_sigterm }
+        };
+        let job = Job::Shutdown { save: ending.save, force: ending.force };
         tokio::select! {
             () = server.finished() => break,
             _refusal = server.shut_down(job, Protocol::Resp2) => {

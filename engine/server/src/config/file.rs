@@ -63,31 +63,31 @@ impl Loader {
         Ok(())
     }
 
+    /// As Redis reads them: name and values may be one argument, what stands behind a name alone is its value whatever it
+    /// looks like, and the first name may lack its dashes.
     fn options(&mut self, args: &[String]) -> Result<(), ConfigError> {
         let mut rest = args;
         while let Some((option, behind)) = rest.split_first() {
-            let Some(name) = option.strip_prefix("--").filter(|n| !n.is_empty()) else {
-                let why = "not a directive; directives begin with --, and a file stands before them".into();
-                return Err(ConfigError::Directive {
-                    place: Place::CommandLine,
-                    directive: option.clone(),
-                    why,
-                });
+            let is_first = rest.len() == args.len();
+            let text = match option.strip_prefix("--") {
+                None if is_first && !option.starts_with('-') => option,
+                text => text.unwrap_or_default(),
             };
-            let count = behind.iter().take_while(|word| !word.starts_with("--")).count();
-            let (values, after) = behind.split_at(count);
-            // As in Redis, name and values may be one argument.
-            if name.contains(char::is_whitespace) {
-                let Ok(words) = cairn_resp::split_args(name.as_bytes()) else {
-                    return Err(ConfigError::Quotes { place: Place::CommandLine });
-                };
-                let mut words = words.iter().map(|word| String::from_utf8_lossy(word).into_owned());
-                let name = words.next().unwrap_or_default();
-                let values: Vec<String> = words.chain(values.iter().cloned()).collect();
-                self.directive(&name, &values, Place::CommandLine)?;
-            } else {
-                self.directive(name, values, Place::CommandLine)?;
+            let place = Place::CommandLine;
+            let Ok(words) = cairn_resp::split_args(text.as_bytes()) else { return Err(ConfigError::Quotes { place }) };
+            let mut words: Vec<String> =
+                words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+            if words.is_empty() {
+                let why = "not a directive; directives begin with --, and a file stands before them".into();
+                return Err(ConfigError::Directive { place, directive: option.clone(), why });
             }
+            // An empty list of save points is no value at all.
+            let alone = words.len() == 1 && !words[0].eq_ignore_ascii_case("save");
+            let first = usize::from(alone && !behind.is_empty());
+            let more = behind[first..].iter().take_while(|word| !word.starts_with("--")).count();
+            let (values, after) = behind.split_at(first + more);
+            words.extend_from_slice(values);
+            self.directive(&words[0], &words[1..], place)?;
             rest = after;
         }
         Ok(())
@@ -109,6 +109,11 @@ impl Loader {
         }
         if let Kind::Fixed { value, why, .. } = directive.kind
             && !words.join(" ").eq_ignore_ascii_case(value)
+        {
+            self.settings.unfollowed.push((directive.name, why));
+        }
+        if let Kind::Kept { why, .. } = directive.kind
+            && directive.kind.show(&self.settings) != directive.default
         {
             self.settings.unfollowed.push((directive.name, why));
         }
@@ -175,6 +180,8 @@ mod tests {
             load(&args(&["--port", "7000", "--save", "60", "1", "5", "2", "--requirepass", "a b"])).unwrap();
         assert_eq!((settings.port, settings.requirepass.as_str(), file), (7000, "a b", None));
         assert_eq!(settings.save, [(60, 1), (5, 2)]);
+        let (settings, _) = load(&args(&["--requirepass", "--a b", "--save", "--timeout", "4"])).unwrap();
+        assert_eq!((settings.requirepass.as_str(), settings.timeout_seconds), ("--a b", 4));
         assert!(load(&args(&["--save", ""])).unwrap().0.save.is_empty());
         assert!(load(&args(&["--save", "--appendonly", "yes"])).unwrap().0.save.is_empty());
         assert_eq!(load(&args(&["--PORT", "1"])).unwrap().0.port, 1);

@@ -1,10 +1,11 @@
 //! Directives of which this server provides one value: files written for Redis hold them, and mean no harm.
 //!
 //! Asking for that value is fine, asking for another is refused with the reason. A few have a usual value that is not
-//! followed and that nobody relies on: it is accepted, and the log says so at the start.
+//! followed and that nobody relies on: it is accepted, and the log says so at the start. Others tune what is not there, so
+//! that any value does the same: it is kept and shown, and the log says that nothing follows.
 
 use super::table::{Directive, When, row};
-use super::value::Kind;
+use super::value::{Check, Kind};
 
 const fn fixed(name: &'static str, value: &'static str, why: &'static str) -> Directive {
     row(name, Kind::Fixed { value, usual: None, why }, value, When::Always)
@@ -26,6 +27,14 @@ impl Directive {
     }
 }
 
+/// A directive whose value is kept for those who set and read it: it tunes what is not there, and nobody's data or access
+/// depends on it. The log says so where it is set.
+const fn kept(name: &'static str, value: &'static str, check: Check, why: &'static str) -> Directive {
+    row(name, Kind::Kept { name, check, why }, value, When::Always)
+}
+
+const COUNT: Check = Check::Integer(0..=0x7fff_ffff);
+
 const NO_REPLICATION: &str = "there is no replication";
 const NO_CLUSTER: &str = "there is no cluster mode";
 const NO_TLS: &str = "there is no TLS";
@@ -33,7 +42,7 @@ const NO_TLS: &str = "there is no TLS";
 #[rustfmt::skip]
 pub(super) static FOREIGN: &[Directive] = &[
     // Files and processes.
-    fixed("dbfilename", "dump.rdb", "snapshots and journal have names of their own in dir"),
+    fixed("dbfilename", "dump.rdb", "snapshots and journal have names of their own in dir").protected(),
     fixed("appendfilename", "appendonly.aof", "snapshots and journal have names of their own in dir").at_start(),
     fixed("appenddirname", "appendonlydir", "snapshots and journal have names of their own in dir").at_start(),
     fixed("daemonize", "no", "a service manager or a shell's & puts the server into the background").at_start(),
@@ -42,12 +51,10 @@ pub(super) static FOREIGN: &[Directive] = &[
     fixed("syslog-ident", "redis", "the log is standard output or a file; a service manager carries it to syslog").at_start(),
     fixed("syslog-facility", "local0", "the log is standard output or a file; a service manager carries it to syslog").at_start(),
     unfollowed("set-proc-title", "no", "yes", "the name of the process stays as it was started").at_start(),
-    fixed("proc-title-template", "{title} {listen-addr} {server-mode}", "the name of the process stays as it was started"),
+    kept("proc-title-template", "{title} {listen-addr} {server-mode}", Check::Text, "the name of the process stays as it was started"),
     unfollowed("always-show-logo", "no", "yes", "there is no logo").at_start(),
     unfollowed("crash-log-enabled", "no", "yes", "what ends the process is written by the log alone"),
     unfollowed("crash-memcheck-enabled", "no", "yes", "what ends the process is written by the log alone"),
-    fixed("shutdown-on-sigint", "default", "a signal ends the server as SHUTDOWN does"),
-    fixed("shutdown-on-sigterm", "default", "a signal ends the server as SHUTDOWN does"),
     fixed("oom-score-adj", "no", "the system's own choice when memory runs out is not changed"),
     fixed("oom-score-adj-values", "0 200 800", "the system's own choice when memory runs out is not changed"),
     fixed("server_cpulist", "", "threads run on whatever processor is free").at_start(),
@@ -64,20 +71,20 @@ pub(super) static FOREIGN: &[Directive] = &[
     fixed("socket-mark-id", "0", "connections come in and none go out").at_start(),
 
     // Snapshots and journal.
-    fixed("rdbcompression", "yes", "snapshots are always compressed"),
+    kept("rdbcompression", "yes", Check::Flag, "snapshots are always compressed"),
     fixed("rdbchecksum", "yes", "snapshots always carry checksums").at_start(),
     fixed("aof-load-truncated", "yes", "an unfinished tail of the journal is always cut off and logged"),
-    fixed("aof-use-rdb-preamble", "yes", "the journal always begins at a snapshot"),
+    kept("aof-use-rdb-preamble", "yes", Check::Flag, "the journal always begins at a snapshot"),
     unfollowed("aof-timestamp-enabled", "no", "yes", "each effect in the journal has its time"),
     fixed("aof-disable-auto-gc", "no", "the journal is trimmed after each snapshot"),
     fixed("no-appendfsync-on-rewrite", "no", "a snapshot never keeps the journal from being synced"),
-    fixed("rdb-save-incremental-fsync", "yes", "a snapshot is given to the disk as it is written"),
-    fixed("aof-rewrite-incremental-fsync", "yes", "a snapshot is given to the disk as it is written"),
+    kept("rdb-save-incremental-fsync", "yes", Check::Flag, "a snapshot is given to the disk as it is written"),
+    kept("aof-rewrite-incremental-fsync", "yes", Check::Flag, "a snapshot is given to the disk as it is written"),
     unfollowed("sanitize-dump-payload", "yes", "no", "values are checked whenever they are read"),
     fixed("propagation-error-behavior", "ignore", "an effect that cannot be replayed stops the start"),
 
     // Memory.
-    fixed("list-compress-depth", "0", "lists are not compressed in memory"),
+    kept("list-compress-depth", "0", COUNT, "lists are not compressed in memory"),
     fixed("activedefrag", "no", "memory is not defragmented"),
     fixed("active-defrag-cycle-max", "25", "memory is not defragmented"),
     fixed("active-defrag-cycle-min", "1", "memory is not defragmented"),
@@ -87,8 +94,8 @@ pub(super) static FOREIGN: &[Directive] = &[
     fixed("active-defrag-threshold-upper", "100", "memory is not defragmented"),
     unfollowed("disable-thp", "no", "yes", "the heap lies in huge pages, put together again after each snapshot, so that fork() does not stall").at_start(),
     unfollowed("jemalloc-bg-thread", "no", "yes", "memory goes back to the system without threads of the allocator"),
-    fixed("activerehashing", "yes", "tables grow a bucket at a time, with each write"),
-    fixed("active-expire-effort", "1", "what expires is removed as it falls due"),
+    kept("activerehashing", "yes", Check::Flag, "tables grow a bucket at a time, with each write"),
+    kept("active-expire-effort", "1", Check::Integer(1..=10), "what expires is removed as it falls due"),
     unfollowed("lazyfree-lazy-eviction", "yes", "no", "what is evicted is always freed apart from the locks"),
     unfollowed("lazyfree-lazy-expire", "yes", "no", "large values are always freed apart from the command that removes them"),
     unfollowed("lazyfree-lazy-server-del", "yes", "no", "large values are always freed apart from the command that removes them"),
@@ -101,22 +108,22 @@ pub(super) static FOREIGN: &[Directive] = &[
     fixed("masteruser", "", NO_REPLICATION),
     fixed("min-replicas-max-lag", "10", NO_REPLICATION).or("min-slaves-max-lag"),
     fixed("min-replicas-to-write", "0", NO_REPLICATION).or("min-slaves-to-write"),
-    fixed("repl-backlog-size", "1048576", NO_REPLICATION),
-    fixed("repl-backlog-ttl", "3600", NO_REPLICATION),
-    fixed("repl-disable-tcp-nodelay", "no", NO_REPLICATION),
+    kept("repl-backlog-size", "1048576", Check::Bytes, NO_REPLICATION),
+    kept("repl-backlog-ttl", "3600", COUNT, NO_REPLICATION),
+    kept("repl-disable-tcp-nodelay", "no", Check::Flag, NO_REPLICATION),
     fixed("repl-diskless-load", "disabled", NO_REPLICATION),
-    fixed("repl-diskless-sync", "yes", NO_REPLICATION),
-    fixed("repl-diskless-sync-delay", "5", NO_REPLICATION),
-    fixed("repl-diskless-sync-max-replicas", "0", NO_REPLICATION),
-    fixed("repl-ping-replica-period", "10", NO_REPLICATION).or("repl-ping-slave-period"),
-    fixed("repl-timeout", "60", NO_REPLICATION),
+    kept("repl-diskless-sync", "yes", Check::Flag, NO_REPLICATION),
+    kept("repl-diskless-sync-delay", "5", COUNT, NO_REPLICATION),
+    kept("repl-diskless-sync-max-replicas", "0", COUNT, NO_REPLICATION),
+    kept("repl-ping-replica-period", "10", COUNT, NO_REPLICATION).or("repl-ping-slave-period"),
+    kept("repl-timeout", "60", COUNT, NO_REPLICATION),
     fixed("replica-announce-ip", "", NO_REPLICATION).or("slave-announce-ip"),
     fixed("replica-announce-port", "0", NO_REPLICATION).or("slave-announce-port"),
     fixed("replica-announced", "yes", NO_REPLICATION),
     fixed("replica-ignore-disk-write-errors", "no", NO_REPLICATION),
-    fixed("replica-ignore-maxmemory", "yes", NO_REPLICATION).or("slave-ignore-maxmemory"),
-    fixed("replica-lazy-flush", "no", NO_REPLICATION).or("slave-lazy-flush"),
-    fixed("replica-priority", "100", NO_REPLICATION).or("slave-priority"),
+    kept("replica-ignore-maxmemory", "yes", Check::Flag, NO_REPLICATION).or("slave-ignore-maxmemory"),
+    kept("replica-lazy-flush", "no", Check::Flag, NO_REPLICATION).or("slave-lazy-flush"),
+    kept("replica-priority", "100", COUNT, NO_REPLICATION).or("slave-priority"),
     fixed("replica-read-only", "yes", NO_REPLICATION).or("slave-read-only"),
     fixed("replica-serve-stale-data", "yes", NO_REPLICATION).or("slave-serve-stale-data"),
     fixed("rdb-del-sync-files", "no", NO_REPLICATION),

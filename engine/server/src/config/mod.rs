@@ -4,17 +4,20 @@
 //! silently drops a directive about durability or access is worse than one that does not start.
 
 mod clients;
+mod ending;
 mod file;
 mod foreign;
 mod rewrite;
 mod table;
 mod value;
 
+pub(crate) use ending::Ending;
 pub(crate) use file::load;
 pub(crate) use rewrite::{Written, rewrite};
 pub(crate) use value::{DebugCommand, Fsync, LogFormat, LogLevel, MaxmemoryPolicy, PubsubDefault};
 
 use cairn_engine::{Interest, UserLine, glob_matches};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use table::{Directive, When};
 
@@ -77,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) encryption_key_file: String,
     pub(crate) encryption_key_command: String,
     pub(crate) shutdown_timeout_seconds: i64,
+    pub(crate) shutdown_on_sigint: Ending,
+    pub(crate) shutdown_on_sigterm: Ending,
     pub(crate) stop_writes_on_snapshot_error: bool,
     /// Negative: none is.
     pub(crate) slowlog_slower_than_us: i64,
@@ -87,6 +92,8 @@ pub(crate) struct Settings {
     pub(crate) latency_percentiles: Vec<String>,
     /// Directives whose usual value in other servers' files was given and is not followed; why.
     pub(crate) unfollowed: Vec<(&'static str, &'static str)>,
+    /// Values of directives that change nothing here, by name.
+    pub(crate) kept: BTreeMap<&'static str, String>,
     pub(crate) output_limits: clients::Limits,
     pub(crate) events: Interest,
     pub(crate) tracked_keys_max: i64,
@@ -167,6 +174,9 @@ impl Settings {
                 return failed("duplicate parameter");
             }
             seen.push(directive.name);
+            if directive.is_protected {
+                return failed("can't set protected config");
+            }
             if directive.when == When::Start {
                 return failed("can't set immutable config");
             }
@@ -176,6 +186,16 @@ impl Settings {
             }
         }
         Ok(changed)
+    }
+
+    /// Why directives whose values are kept, and differ from those before, change nothing.
+    pub(crate) fn unfollowed_since(&self, before: &Settings) -> Vec<(&'static str, &'static str)> {
+        let changed = |d: &&'static Directive| self.kept.get(d.name) != before.kept.get(d.name);
+        let why = |d: &'static Directive| match d.kind {
+            value::Kind::Kept { why, .. } => Some((d.name, why)),
+            _ => None,
+        };
+        table::all().filter(changed).filter_map(why).collect()
     }
 
     /// The lines a configuration file needs for what differs from `other`: name and words, quoted.

@@ -2,7 +2,7 @@
 
 use super::foreign::FOREIGN;
 use super::value::{DebugCommand, Field, Fsync, Kind, LogFormat, LogLevel, MaxmemoryPolicy, PubsubDefault};
-use super::{Settings, clients};
+use super::{Settings, clients, ending};
 
 /// When a directive may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(crate) struct Directive {
     /// As a file would say it.
     pub(crate) default: &'static str,
     pub(crate) when: When,
+    /// Redis lets it be set only where `enable-protected-configs` says so, which is never the case here.
+    pub(crate) is_protected: bool,
 }
 
 /// The row of this name, or of this alias.
@@ -56,12 +58,17 @@ macro_rules! choice {
 }
 
 pub(super) const fn row(name: &'static str, kind: Kind, default: &'static str, when: When) -> Directive {
-    Directive { name, alias: None, kind, default, when }
+    Directive { name, alias: None, kind, default, when, is_protected: false }
 }
 
 impl Directive {
     pub(super) const fn or(mut self, alias: &'static str) -> Directive {
         self.alias = Some(alias);
+        self
+    }
+
+    pub(super) const fn protected(mut self) -> Directive {
+        self.is_protected = true;
         self
     }
 }
@@ -108,6 +115,8 @@ static DIRECTIVES: &[Directive] = &[
     row("hz", Integer(field!(hz), 1..=500), "10", Always),
     row("server-threads", Integer(field!(server_threads), 0..=256), "0", Start),
     row("busy-reply-threshold", Integer(field!(busy_reply_ms), 0..=i64::MAX), "5000", Always).or("lua-time-limit"),
+    row("shutdown-on-sigint", Custom { set: ending::set_sigint, show: ending::show_sigint }, "default", Always),
+    row("shutdown-on-sigterm", Custom { set: ending::set_sigterm, show: ending::show_sigterm }, "default", Always),
     row("shutdown-timeout", Integer(field!(shutdown_timeout_seconds), 0..=INT_MAX), "10", Always),
 
     // What is noted of commands.
@@ -119,7 +128,7 @@ static DIRECTIVES: &[Directive] = &[
 
     // The data and how it is kept.
     row("databases", Integer(field!(databases), 1..=65_535), "16", Start),
-    row("dir", Text(field!(dir)), "./", Start),
+    row("dir", Text(field!(dir)), "./", Start).protected(),
     row("save", SavePoints(field!(save)), "3600 1 300 100 60 10000", Always),
     row("stop-writes-on-bgsave-error", Flag(field!(stop_writes_on_snapshot_error)), "yes", Always),
     row("appendonly", Flag(field!(appendonly)), "no", Always),

@@ -31,9 +31,51 @@ pub(crate) enum Kind {
     Custom { set: fn(&mut Settings, &[&str]) -> Result<(), String>, show: fn(&Settings) -> String },
     /// One of some names.
     Choice { names: &'static [&'static str], get: fn(&Settings) -> usize, set: fn(&mut Settings, usize) },
+    /// Known, checked, kept and shown; but what it would change is not there, or goes another way.
+    Kept { name: &'static str, check: Check, why: &'static str },
     /// Known, but only this value is what the server does; `usual` is one that files of other servers carry, harmless to
     /// accept with a warning.
     Fixed { value: &'static str, usual: Option<&'static str>, why: &'static str },
+}
+
+/// What a value must be that is only kept.
+pub(crate) enum Check {
+    /// `yes` or `no`.
+    Flag,
+    /// A whole number.
+    Integer(RangeInclusive<i64>),
+    /// A number of bytes, with units; kept without them.
+    Bytes,
+    /// Anything.
+    Text,
+}
+
+impl Check {
+    /// The value as it is shown.
+    fn normal(&self, word: &str) -> Result<String, String> {
+        match self {
+            Check::Flag => Ok(if flag(word)? { "yes" } else { "no" }.to_owned()),
+            Check::Integer(range) => Ok(within(integer(word)?, range)?.to_string()),
+            Check::Bytes => Ok(bytes(word)?.to_string()),
+            Check::Text => Ok(word.to_owned()),
+        }
+    }
+}
+
+fn flag(word: &str) -> Result<bool, String> {
+    match word.to_ascii_lowercase().as_str() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("argument must be 'yes' or 'no'".into()),
+    }
+}
+
+fn integer(word: &str) -> Result<i64, String> {
+    word.parse().map_err(|_| "argument couldn't be parsed into an integer".into())
+}
+
+fn bytes(word: &str) -> Result<u64, String> {
+    parse_bytes(word).ok_or_else(|| "argument must be a memory value".into())
 }
 
 impl Kind {
@@ -53,14 +95,14 @@ impl Kind {
             }
             Kind::Percentiles(field) => {
                 let words: Vec<&str> = words.iter().flat_map(|word| word.split_whitespace()).collect();
-                let is_one =
-                    |word: &&str| word.parse().is_ok_and(|percent: f64| (0.0..=100.0).contains(&percent));
-                if !words.iter().all(is_one) {
-                    return Err(
-                        "latency-tracking-info-percentiles should consist of numbers from 0 to 100".into()
-                    );
-                }
-                *(field.get_mut)(settings) = words.iter().map(|&word| word.to_owned()).collect();
+                // As the shortest text of the number: `50.0` is shown as `50`.
+                let percent = |word: &&str| {
+                    let percent = word.parse().ok().filter(|percent: &f64| (0.0..=100.0).contains(percent));
+                    percent.map(|percent| percent.to_string())
+                };
+                let shown: Option<Vec<String>> = words.iter().map(percent).collect();
+                *(field.get_mut)(settings) =
+                    shown.ok_or("latency-tracking-info-percentiles should consist of numbers from 0 to 100")?;
                 Ok(())
             }
             // Some of them are several words.
@@ -86,19 +128,13 @@ impl Kind {
     fn set_word(&self, settings: &mut Settings, word: &str) -> Result<(), String> {
         match self {
             Kind::Flag(field) => {
-                *(field.get_mut)(settings) = match word.to_ascii_lowercase().as_str() {
-                    "yes" => true,
-                    "no" => false,
-                    _ => return Err("argument must be 'yes' or 'no'".into()),
-                };
+                *(field.get_mut)(settings) = flag(word)?;
             }
             Kind::Integer(field, range) => {
-                let value = word.parse().map_err(|_| "argument couldn't be parsed into an integer")?;
-                *(field.get_mut)(settings) = within(value, range)?;
+                *(field.get_mut)(settings) = within(integer(word)?, range)?;
             }
             Kind::Bytes(field, range) => {
-                let value = parse_bytes(word).ok_or("argument must be a memory value")?;
-                *(field.get_mut)(settings) = within(value, range)?;
+                *(field.get_mut)(settings) = within(bytes(word)?, range)?;
             }
             Kind::Mode(field) => {
                 let mode = u32::from_str_radix(word, 8).ok().filter(|&m| m <= 0o777);
@@ -109,6 +145,9 @@ impl Kind {
                 let chosen = names.iter().position(|name| name.eq_ignore_ascii_case(word));
                 let none = || format!("argument(s) must be one of the following: {}", names.join(", "));
                 set(settings, chosen.ok_or_else(none)?);
+            }
+            Kind::Kept { name, check, .. } => {
+                settings.kept.insert(name, check.normal(word)?);
             }
             Kind::Fixed { value, usual, why } => {
                 if !word.eq_ignore_ascii_case(value)
@@ -139,6 +178,7 @@ impl Kind {
             }
             Kind::Custom { show, .. } => show(settings),
             Kind::Choice { names, get, .. } => names[get(settings)].to_owned(),
+            Kind::Kept { name, .. } => settings.kept.get(name).cloned().unwrap_or_default(),
             Kind::Fixed { value, .. } => (*value).to_owned(),
         }
     }
