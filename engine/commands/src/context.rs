@@ -145,7 +145,11 @@ impl<'a, 'k> Data<'a, 'k> {
         let shard = self.locked.shard_mut(hash);
         let removed = shard.database_mut(db).remove_due_fields(hash.0, key, now_ms, most);
         shard.touch(db, key);
+        let is_gone = shard.database(db).get(hash.0, key).is_none();
         self.effects.note_expired_fields(db, hash, key, &removed);
+        if is_gone {
+            self.notify_in(db, Interest::GENERIC, "del", key);
+        }
         removed.len()
     }
 
@@ -200,6 +204,15 @@ impl<'a, 'k> Data<'a, 'k> {
     /// As [`Data::get`], for commands that tell of a key without using it.
     pub fn inspect(&mut self, key: &[u8]) -> Option<&Entry> {
         self.find(key, self.clock.paused())
+    }
+
+    /// As [`Data::inspect`], for those whose miss is counted but no event.
+    pub fn inspect_quietly(&mut self, key: &[u8]) -> Option<&Entry> {
+        if !self.exists(key) {
+            self.lookups.misses += 1;
+            return None;
+        }
+        self.inspect(key)
     }
 
     #[inline]

@@ -5,6 +5,7 @@ use cairn_keyspace::dumped::{self, RestoreError};
 use crate::args::{integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::keys::Access;
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
@@ -85,6 +86,7 @@ fn restore(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     if expire_at_ms.is_some_and(|at| at <= now_ms) && !ctx.data.is_replaying() {
         // It would be gone at once; what it was to replace goes all the same.
         if ctx.data.remove(key).is_some() {
+            ctx.data.notify(Interest::GENERIC, "del", key);
             ctx.data.effect(&[b"DEL", key]);
         }
         return Ok(());
@@ -98,6 +100,7 @@ fn restore(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         // It takes the place of what was there, and not its past.
         _ => ctx.data.set_clock(key, clock.of_new()),
     }
+    ctx.data.notify(Interest::GENERIC, "restore", key);
     let at = expire_at_ms.unwrap_or(0).to_string();
     ctx.data.effect(&[b"RESTORE", key, at.as_bytes(), payload, b"REPLACE", b"ABSTTL"]);
     Ok(())

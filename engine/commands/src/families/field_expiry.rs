@@ -9,6 +9,7 @@ use super::hash::bulk_or_null;
 use crate::args::{TimeUnit, integer, is, positive};
 use crate::context::{Context, Data};
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::keys::Access;
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least};
 
@@ -131,6 +132,12 @@ fn set_expiry(
         }
         answers.iter().filter(|answer| **answer > NOT_MET).count()
     })?;
+    // All of them expire at the same moment, so it is either all or none that go.
+    if answers.contains(&DELETED) {
+        data.notify_taken(Interest::HASH, "hdel", key);
+    } else if answers.contains(&CHANGED) {
+        data.notify(Interest::HASH, "hexpire", key);
+    }
     let answered = |wanted| fields.iter().zip(&answers).filter(move |(_, answer)| **answer == wanted);
     let fields_of = |wanted| answered(wanted).map(|(field, _)| *field).collect::<Vec<_>>();
     effect_of_removal(data, key, &fields_of(DELETED));
@@ -199,6 +206,9 @@ fn persist(data: &mut Data<'_, '_>, key: &[u8], fields: &[&[u8]]) -> Result<Vec<
     })?;
     let changed = fields.iter().zip(&answers).filter(|(_, answer)| **answer == CHANGED);
     let changed: Vec<&[u8]> = changed.map(|(field, _)| *field).collect();
+    if !changed.is_empty() {
+        data.notify(Interest::HASH, "hpersist", key);
+    }
     effect_of_fields(data, &[b"HPERSIST", key], &changed);
     Ok(answers)
 }
@@ -290,6 +300,7 @@ fn hgetdel(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     }
     ctx.data.edit(key, |hash: &mut Hash| fields.iter().filter(|field| hash.remove(field)).count())?;
     if !seen.is_empty() {
+        ctx.data.notify_taken(Interest::HASH, "hdel", key);
         effect_of_removal(&mut ctx.data, key, fields);
     }
     Ok(())
@@ -386,6 +397,9 @@ fn hsetex(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         // What is set to expire before now is removed.
         let gone: Vec<&[u8]> = options.fields().filter(|field| is_there(field)).collect();
         ctx.data.edit(key, |hash: &mut Hash| gone.iter().filter(|field| hash.remove(field)).count())?;
+        if !gone.is_empty() {
+            ctx.data.notify_taken(Interest::HASH, "hdel", key);
+        }
         effect_of_removal(&mut ctx.data, key, &gone);
     } else {
         set_pairs(ctx, key, &options)?;
@@ -408,6 +422,10 @@ fn set_pairs(ctx: &mut Context<'_, '_>, key: &[u8], options: &SetOptions<'_, '_>
         }
         options.pairs.len() / 2
     })?;
+    ctx.data.notify(Interest::HASH, "hset", key);
+    if let Expiry::At(_) = expiry {
+        ctx.data.notify(Interest::HASH, "hexpire", key);
+    }
     let count = (options.pairs.len() / 2).to_string();
     let at = if let Expiry::At(at) = expiry { at.to_string() } else { String::new() };
     let words: &[&[u8]] = match expiry {

@@ -7,6 +7,7 @@ use crate::acl;
 use crate::args::{integer, is, parse_float};
 use crate::context::{Context, Data};
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::keys::{Access, KeySpec};
 use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least};
 use crate::table::lookup;
@@ -289,7 +290,7 @@ fn store(ctx: &mut Context<'_, '_>, destination: &[u8], chosen: &[Vec<u8>], get:
     let replaced = ctx.data.exists(destination);
     let mut list = List::new();
     values.iter().for_each(|value| list.push_back(value, ctx.data.limits));
-    ctx.data.store(destination, list);
+    ctx.data.store_as(Interest::LIST, "sortstore", destination, list);
     if replaced {
         ctx.data.effect(&[b"DEL", destination]);
     }

@@ -7,6 +7,7 @@ use super::id::{NewId, reply_id, strict, with_text};
 use crate::args::{integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 
 /// How XADD and XTRIM cut a stream.
 #[derive(Clone, Copy)]
@@ -154,6 +155,10 @@ pub(super) fn xadd(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         trimmed = trim.filter(|trim| trim.run(stream) > 0).map(|trim| trim.effect(stream));
         1
     })?;
+    ctx.data.notify(Interest::STREAM, "xadd", key);
+    if trimmed.is_some() {
+        ctx.data.notify(Interest::STREAM, "xtrim", key);
+    }
     with_text(id, |id| {
         let mut effect = vec![&b"XADD"[..], key];
         effect.extend(trimmed.iter().flatten().map(Vec::as_slice));
@@ -201,6 +206,7 @@ pub(super) fn xtrim(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult 
     })?;
     if let Some([word, mode, to]) = &effect {
         ctx.data.effect(&[b"XTRIM", key, word, mode, to]);
+        ctx.data.notify(Interest::STREAM, "xtrim", key);
     }
     ctx.reply.integer(trimmed as i64);
     Ok(())
@@ -214,6 +220,9 @@ pub(super) fn xdel(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let ids = args[2..].iter().map(|arg| strict(arg)).collect::<Result<Vec<_>, _>>()?;
     let deleted =
         ctx.data.edit(args[1], |stream: &mut Stream| ids.iter().filter(|id| stream.delete(**id)).count())?;
+    if deleted > 0 {
+        ctx.data.notify(Interest::STREAM, "xdel", args[1]);
+    }
     ctx.reply.integer(deleted as i64);
     Ok(())
 }
@@ -254,6 +263,7 @@ pub(super) fn xsetid(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult
         stream.set_history(last_id, entries_added, max_deleted_id);
         1
     })?;
+    ctx.data.notify(Interest::STREAM, "xsetid", key);
     ctx.reply.ok();
     Ok(())
 }

@@ -9,6 +9,7 @@ use super::id::{range_start, reply_entry, reply_id, strict};
 use crate::args::{integer, is, positive};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 
 /// The most that XAUTOCLAIM may be asked for: more bytes for ids than this could not be counted.
 const COUNT_MAX: usize = i64::MAX as usize / 16;
@@ -92,6 +93,8 @@ struct Claim<'a> {
     /// Whether ids alone are replied.
     just_ids: bool,
     claimed: Vec<(StreamId, Delivery)>,
+    /// Whether the consumer has come into being by it.
+    made_consumer: bool,
     /// What was pending although the stream has it no longer.
     released: Vec<StreamId>,
 }
@@ -100,13 +103,14 @@ impl<'a> Claim<'a> {
     fn new(args: &[&'a [u8]], seen_at_ms: i64, just_ids: bool) -> Self {
         let effects = GroupEffects { key: args[1], group: args[2] };
         let (claimed, released) = (Vec::new(), Vec::new());
-        Self { effects, consumer: args[3], seen_at_ms, just_ids, claimed, released }
+        Self { effects, consumer: args[3], seen_at_ms, just_ids, claimed, made_consumer: false, released }
     }
 
     /// Gives an entry to the consumer and replies with it.
     fn take(&mut self, stream: &mut Stream, id: StreamId, delivery: Delivery, reply: &mut Reply<'_>) {
         let Some(group) = stream.group_mut(self.effects.group) else { return };
-        let (consumer, _) = group.see(self.consumer, self.seen_at_ms);
+        let (consumer, is_new) = group.see(self.consumer, self.seen_at_ms);
+        self.made_consumer |= is_new;
         let Delivery { at_ms: delivered_at_ms, deliveries } = delivery;
         group.assign(id, Pending { consumer, delivered_at_ms, deliveries });
         self.claimed.push((id, delivery));
@@ -128,6 +132,9 @@ impl<'a> Claim<'a> {
     }
 
     fn write_effects(&self, ctx: &mut Context<'_, '_>) {
+        if self.made_consumer {
+            ctx.data.notify(Interest::STREAM, "xgroup-createconsumer", self.effects.key);
+        }
         if !self.released.is_empty() {
             self.effects.released(&mut ctx.data, &self.released);
         }

@@ -8,6 +8,7 @@ use super::id::{any, strict};
 use crate::args::{integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 
 /// The error where a subcommand is not there or has other arguments.
 pub(super) fn wrong_subcommand(command: &str, word: &[u8]) -> CommandError {
@@ -98,6 +99,7 @@ pub(super) fn create(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult
     ctx.data.edit_or_create(key, |stream: &mut Stream| {
         usize::from(stream.create_group(name, last_id, options.entries_read))
     })?;
+    ctx.data.notify(Interest::STREAM, "xgroup-create", key);
     ctx.reply.ok();
     Ok(())
 }
@@ -114,6 +116,7 @@ pub(super) fn set_id(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult
         (group.last_id, group.entries_read) = (last_id, options.entries_read);
         1
     })?;
+    ctx.data.notify(Interest::STREAM, "xgroup-setid", key);
     ctx.reply.ok();
     Ok(())
 }
@@ -132,6 +135,9 @@ pub(super) fn destroy(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResul
     let (key, name) = (args[2], args[3]);
     stream(ctx, key)?;
     let destroyed = ctx.data.edit(key, |stream: &mut Stream| usize::from(stream.destroy_group(name)))?;
+    if destroyed > 0 {
+        ctx.data.notify(Interest::STREAM, "xgroup-destroy", key);
+    }
     ctx.reply.integer(destroyed as i64);
     Ok(())
 }
@@ -146,6 +152,7 @@ pub(super) fn create_consumer(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> Comm
             group.see(consumer, now_ms);
             1
         })?;
+        ctx.data.notify(Interest::STREAM, "xgroup-createconsumer", key);
         GroupEffects { key, group: name }.seen(&mut ctx.data, consumer, now_ms);
     }
     ctx.reply.integer(i64::from(is_new));
@@ -155,13 +162,14 @@ pub(super) fn create_consumer(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> Comm
 pub(super) fn delete_consumer(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let (key, name, consumer) = (args[2], args[3], args[4]);
     group(ctx, key, name)?;
-    let mut pending = 0;
+    let mut deleted = None;
     edit_group(ctx, key, name, |group| {
-        group.delete_consumer(consumer).map_or(0, |entries| {
-            pending = entries;
-            1
-        })
+        deleted = group.delete_consumer(consumer);
+        usize::from(deleted.is_some())
     })?;
-    ctx.reply.integer(pending as i64);
+    if deleted.is_some() {
+        ctx.data.notify(Interest::STREAM, "xgroup-delconsumer", key);
+    }
+    ctx.reply.integer(deleted.unwrap_or(0) as i64);
     Ok(())
 }

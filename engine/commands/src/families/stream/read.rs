@@ -9,6 +9,7 @@ use super::id::{reply_entry, reply_id, strict};
 use crate::args::{integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
+use crate::hub::Interest;
 use crate::waiting::{Awaited, KeyWait, Until, timeout_of_milliseconds};
 
 /// What one of the two commands asks for.
@@ -225,12 +226,13 @@ fn show_behind(ctx: &mut Context<'_, '_>, key: &[u8], id: StreamId, most: usize)
 /// Gives a consumer what its group was not given yet.
 fn deliver(ctx: &mut Context<'_, '_>, key: &[u8], reader: Reader<'_>, most: usize) -> CommandResult {
     let delivery = Delivery { at_ms: ctx.data.now_ms, deliveries: 1 };
-    let (mut entries, mut progress) = (Vec::new(), Progress::default());
+    let (mut entries, mut progress, mut is_new) = (Vec::new(), Progress::default(), false);
     let at = ctx.reply.deferred();
     let reply = &mut ctx.reply;
     ctx.data.edit(key, |stream: &mut Stream| {
         let Some(group) = stream.group_mut(reader.group) else { return 0 };
-        let (consumer, _) = group.see(reader.consumer, delivery.at_ms);
+        let consumer;
+        (consumer, is_new) = group.see(reader.consumer, delivery.at_ms);
         let pending = Pending { consumer, delivered_at_ms: delivery.at_ms, deliveries: 1 };
         stream.deliver(reader.group, most, (!reader.no_ack).then_some(pending), |entry| {
             entries.push((entry.id, delivery));
@@ -240,6 +242,7 @@ fn deliver(ctx: &mut Context<'_, '_>, key: &[u8], reader: Reader<'_>, most: usiz
         1
     })?;
     ctx.reply.finish_array(at, entries.len());
+    tell_of_consumer(ctx, key, is_new);
     if reader.no_ack {
         entries.clear();
     }
@@ -258,12 +261,13 @@ fn show_pending(
     most: usize,
 ) -> CommandResult {
     let now_ms = ctx.data.now_ms;
-    let (mut entries, mut count) = (Vec::new(), 0);
+    let (mut entries, mut count, mut is_new) = (Vec::new(), 0, false);
     let at = ctx.reply.deferred();
     let reply = &mut ctx.reply;
     ctx.data.edit(key, |stream: &mut Stream| {
         let Some(group) = stream.group_mut(reader.group) else { return 0 };
-        let (consumer, _) = group.see(reader.consumer, now_ms);
+        let consumer;
+        (consumer, is_new) = group.see(reader.consumer, now_ms);
         let pending: Vec<_> = match id.next() {
             Some(from) => group.pending_from(from, Some(consumer)).take(most).collect(),
             None => Vec::new(),
@@ -292,6 +296,14 @@ fn show_pending(
         1
     })?;
     ctx.reply.finish_array(at, count);
+    tell_of_consumer(ctx, key, is_new);
     GroupEffects { key, group: reader.group }.claimed(&mut ctx.data, reader.consumer, now_ms, &entries);
     Ok(())
+}
+
+/// Tells of a consumer that has come into being because it reads.
+fn tell_of_consumer(ctx: &mut Context<'_, '_>, key: &[u8], is_new: bool) {
+    if is_new {
+        ctx.data.notify(Interest::STREAM, "xgroup-createconsumer", key);
+    }
 }
