@@ -1,15 +1,23 @@
 //! Patterns as KEYS, SCAN MATCH and CONFIG GET take them.
 
+/// A pattern with more stars than this, those at its end aside, matches nothing: so it is in Redis, for whose way to match
+/// they are levels of a recursion.
+const STARS_MAX: usize = 1000;
+
 /// Whether `text` matches `pattern`: `*`, `?`, `[a-z]`, `[^a]`, and `\` before a character that stands for itself.
 ///
 /// Takes time in proportion to the product of the lengths at worst: only the last `*` is ever tried again.
 #[must_use]
 pub fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
+    let (mut retry, mut stars): (Option<(usize, usize)>, usize) = (None, 0);
     while t < text.len() {
         if pattern.get(p) == Some(&b'*') {
-            p += 1;
+            p += pattern[p..].iter().take_while(|byte| **byte == b'*').count();
+            stars += usize::from(p < pattern.len());
+            if stars > STARS_MAX {
+                return false;
+            }
             retry = Some((p, t));
             continue;
         }
@@ -96,6 +104,13 @@ mod tests {
                 "{pattern} against {text}"
             );
         }
+    }
+
+    #[test]
+    fn too_many_stars_match_nothing() {
+        assert!(glob_matches("*?".repeat(1_000).as_bytes(), &[b'a'; 5_000]));
+        assert!(!glob_matches("*?".repeat(1_001).as_bytes(), &[b'a'; 5_000]));
+        assert!(glob_matches(&[b'*'; 5_000], b"a"));
     }
 
     #[test]

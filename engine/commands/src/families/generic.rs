@@ -400,13 +400,13 @@ fn object(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let word = args[1].to_ascii_lowercase();
     let (now_ms, by_frequency) = (ctx.data.now_ms, ctx.data.clock.by_frequency());
     let access = ctx.data.keyspace().access();
-    let Some(entry) = ctx.data.inspect(args[2]) else {
+    let Some(entry) = ctx.data.inspect_quietly(args[2]) else {
         ctx.reply.null();
         return Ok(());
     };
     match &word[..] {
         b"encoding" => ctx.reply.bulk(encoding(entry).as_bytes()),
-        b"refcount" => ctx.reply.integer(1),
+        b"refcount" => ctx.reply.integer(reference_count(entry)),
         b"idletime" if by_frequency => return Err(CommandError::other(NO_IDLE_TIME)),
         b"idletime" => ctx.reply.integer(i64::from(access.idle_seconds(entry.clock(), now_ms))),
         _ if by_frequency => ctx.reply.integer(i64::from(access.frequency(entry.clock(), now_ms))),
@@ -417,6 +417,14 @@ fn object(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 
 const NO_IDLE_TIME: &str = "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.";
 const NO_FREQUENCY: &str = "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.";
+
+/// Redis keeps small numbers once for all keys, and calls their count of references the greatest there is.
+const SHARED_NUMBERS: std::ops::Range<i64> = 0..10_000;
+
+fn reference_count(entry: &Entry) -> i64 {
+    let number = entry.as_str().filter(|_| !entry.is_edited()).and_then(cairn_keyspace::types::parse_i64);
+    if number.is_some_and(|number| SHARED_NUMBERS.contains(&number)) { i64::from(i32::MAX) } else { 1 }
+}
 
 pub(super) fn encoding(entry: &Entry) -> &'static str {
     match entry.value() {

@@ -3,6 +3,7 @@
 //! The form is Redis's byte for byte, so a value dumped here can be restored there: 16 bytes of header (see
 //! [`sketch`]), then the registers, [`dense`] or [`sparse`].
 
+mod debug;
 mod dense;
 mod estimate;
 mod hash;
@@ -28,7 +29,7 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "pfcount",    arity: at_least(2), flags: Flags::READ,                    keys: Keys::every(1, -1, 1).access(Access::RW.access()), acl: HLL, handler: pfcount },
     CommandSpec { name: "pfmerge",    arity: at_least(2), flags: Flags::WRITE.deny_oom(),        keys: MERGE, acl: HLL, handler: pfmerge },
     CommandSpec { name: "pfselftest", arity: exactly(1),  flags: Flags::ADMIN,                   keys: Keys::None,            acl: HLL, handler: pfselftest },
-    CommandSpec { name: "pfdebug",    arity: exactly(3),  flags: Flags::WRITE.deny_oom().admin(), keys: Keys::one(2).access(Access::RW.access()), acl: HLL, handler: pfdebug },
+    CommandSpec { name: "pfdebug",    arity: exactly(3),  flags: Flags::WRITE.deny_oom().admin(), keys: Keys::one(2).access(Access::RW.access()), acl: HLL, handler: debug::pfdebug },
 ];
 
 /// What is found in a key that should hold a sketch.
@@ -158,13 +159,6 @@ fn pfselftest(ctx: &mut Context<'_, '_>, _args: &[&[u8]]) -> CommandResult {
     Ok(())
 }
 
-/// In the table for the sake of those who ask what it is.
-fn pfdebug(_ctx: &mut Context<'_, '_>, _args: &[&[u8]]) -> CommandResult {
-    Err(CommandError::other(
-        "ERR PFDEBUG is not provided: it shows and changes the insides of a value; use DUMP, or GET, to look at them",
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use crate::testing::Engine;
@@ -233,7 +227,6 @@ mod tests {
             sparse.say(&command);
         }
         assert_eq!(dense.say("PFCOUNT h"), sparse.say("PFCOUNT h"));
-        // What redis-server 7.0.15 answers.
         // What redis-server 7.0.15 answers.
         assert_eq!(dense.say("PFCOUNT h"), ":2004");
     }

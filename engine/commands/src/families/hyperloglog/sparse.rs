@@ -77,6 +77,16 @@ pub(super) fn runs(bytes: &[u8]) -> impl Iterator<Item = Run> {
     })
 }
 
+/// The runs as PFDEBUG shows them.
+pub(super) fn describe(bytes: &[u8]) -> String {
+    let shown = runs(bytes).map(|Run { rank, registers, bytes }| match (rank, bytes) {
+        (0, 1) => format!("z:{registers}"),
+        (0, _) => format!("Z:{registers}"),
+        _ => format!("v:{rank},{registers}"),
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
 /// Calls `each` with the first register and the rank of every run that is not zero.
 pub(super) fn for_each_ranked(bytes: &[u8], mut each: impl FnMut(usize, u8)) -> Result<(), Corrupted> {
     let mut register = 0;
@@ -130,11 +140,14 @@ pub(super) fn raise(
     Run::write(run.rank, register - first, &mut parts);
     Run::write(rank, 1, &mut parts);
     Run::write(run.rank, first + run.registers - register - 1, &mut parts);
-    let grown = bytes.len() - (end - at) + parts.len();
+    // A last run whose second byte is missing counts as whole here, so that the end of what stands for it is lost: as in
+    // Redis, and nothing else may come of a value that is damaged.
+    let grown = bytes.len() + parts.len() - run.bytes;
     if grown > bytes.len() && grown > bytes_max {
         return Ok(Raised::TooLarge);
     }
     bytes.splice(at..end, parts);
+    bytes.truncate(grown);
     merge(bytes, before);
     Ok(Raised::Changed)
 }
