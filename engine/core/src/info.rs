@@ -157,6 +157,8 @@ fn stats(inner: &Inner, text: &mut String) {
     line(text, format_args!("pubsub_channels:{}", counts.channels));
     line(text, format_args!("pubsub_patterns:{}", counts.patterns));
     line(text, format_args!("pubsubshard_channels:{}", counts.shard_channels));
+    // There is no MIGRATE, and so nothing to keep open for it.
+    line(text, format_args!("migrate_cached_sockets:0"));
     line(text, format_args!("tracking_total_keys:{}", counts.tracked_keys));
     line(text, format_args!("tracking_total_items:{}", counts.tracked_items));
     line(text, format_args!("tracking_total_prefixes:{}", counts.tracked_prefixes));
