@@ -30,7 +30,7 @@ fn usage(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             Err(_) => return Err(CommandError::Syntax),
         };
     }
-    match ctx.data.inspect(args[2]) {
+    match ctx.data.peek(args[2]) {
         Some(entry) => ctx.reply.integer(entry.memory_bytes(samples) as i64),
         None => ctx.reply.null(),
     }
