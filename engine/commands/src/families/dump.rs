@@ -91,6 +91,10 @@ fn restore(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         }
         return Ok(());
     }
+    if ctx.data.exists(key) {
+        // The key it replaces is deleted first, as in Redis.
+        ctx.data.notify(Interest::NEW, "new", key);
+    }
     ctx.data.insert(key, object, expire_at_ms);
     let clock = ctx.data.clock;
     // Each counts only under a policy that goes by it.
