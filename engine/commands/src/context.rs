@@ -36,6 +36,8 @@ pub struct Context<'a, 'k> {
     pub wait: Option<Box<Wait>>,
     /// Whether the command runs as part of EXEC, or of a script.
     pub in_transaction: bool,
+    /// Whether a script calls it.
+    pub in_script: bool,
     /// What a script touches beyond the keys it declared.
     pub strayed: Strayed,
 }

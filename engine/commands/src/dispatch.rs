@@ -1,6 +1,7 @@
 //! From arguments to a handler: look-up, checks, which shards to lock, and the run itself.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use cairn_keyspace::types::Limits;
 use cairn_keyspace::{Entry, KeyHash, Keyspace, Locked};
@@ -249,10 +250,18 @@ pub fn decide(
             (Ok(()), None) if spec.flags.has(Flags::DENY_OOM) && host.is_out_of_memory() => {
                 CommandError::OutOfMemory
             }
-            (Ok(()), None) => return Decision::Run(spec, route.plan(spec, args, keyspace)),
+            (Ok(()), None) => {
+                if spec.flags.has(Flags::NO_SCRIPT) && script::runs_script(spec) {
+                    session.began_out_of_memory = host.is_out_of_memory();
+                }
+                return Decision::Run(spec, route.plan(spec, args, keyspace));
+            }
             (Ok(()), Some(transaction)) if spec.runs_at_once() => {
-                transaction.out_of_memory =
-                    spec.name == "exec" && transaction.needs_memory() && host.is_out_of_memory();
+                let needs_memory =
+                    spec.name == "exec" && transaction.has(|spec| spec.flags.has(Flags::DENY_OOM));
+                let asks = needs_memory || (spec.name == "exec" && transaction.has(script::runs_script));
+                session.began_out_of_memory = asks && host.is_out_of_memory();
+                transaction.out_of_memory = needs_memory && session.began_out_of_memory;
                 return Decision::Run(spec, LockPlan::of_session(session, keyspace));
             }
             // Whatever is queued takes memory.
@@ -281,11 +290,11 @@ pub fn decide(
 }
 
 impl Transaction {
-    /// Whether one of its commands may need more memory.
-    fn needs_memory(&self) -> bool {
+    /// Whether something holds for one of its commands.
+    fn has(&self, holds: impl Fn(&CommandSpec) -> bool) -> bool {
         self.queue.iter().any(|args| {
             let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
-            resolve(&args).is_some_and(|spec| spec.flags.has(Flags::DENY_OOM))
+            resolve(&args).is_some_and(|spec| holds(spec))
         })
     }
 }
@@ -392,8 +401,17 @@ pub fn run(
     let db = session.db;
     let data = Data::new(locked, effects, db, tools);
     let strayed = Strayed::default();
-    let mut context =
-        Context { data, reply, session, host, job: None, wait: None, in_transaction: false, strayed };
+    let mut context = Context {
+        data,
+        reply,
+        session,
+        host,
+        job: None,
+        wait: None,
+        in_transaction: false,
+        in_script: false,
+        strayed,
+    };
     if context.session.no_touch {
         context.data.clock = context.data.clock.paused();
     }
@@ -471,6 +489,16 @@ impl Context<'_, '_> {
         }
     }
 
+    /// Runs a command of a transaction or of a script, and counts it.
+    pub(crate) fn run_inner(&mut self, spec: &Command, args: &[&[u8]]) {
+        let Some(observed) = self.host.observed() else { return self.run(spec, args) };
+        let (start, began) = (self.reply.len(), Instant::now());
+        self.run(spec, args);
+        let failed = self.reply.since(start).first() == Some(&b'-');
+        let duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        observed.usage.note(spec.number(), duration_us, failed);
+    }
+
     /// Shows the command to those who monitor, and remembers what a client that tracks has read.
     #[cold]
     fn tell_observers(&mut self, spec: &CommandSpec, args: &[&[u8]]) {
@@ -478,7 +506,11 @@ impl Context<'_, '_> {
             && !spec.flags.has(Flags::SKIP_MONITOR)
             && !spec.flags.has(Flags::ADMIN)
         {
-            let line = monitor::line(self.data.db, &self.host.client_address(self.session.id), spec, args);
+            let source = match self.in_script {
+                true => "lua".to_owned(),
+                false => self.host.client_address(self.session.id),
+            };
+            let line = monitor::line(self.data.db, &source, spec, args);
             self.data.effects().news().line(&line);
         }
         let Some(tracking) = &mut self.session.tracking else { return };
@@ -502,8 +534,13 @@ impl Context<'_, '_> {
             let Some(spec) = resolve(&args) else { continue };
             // What a user may do can have changed since the command was queued.
             match acl::permit(self.session, self.host, spec, &args, Place::Exec) {
-                Ok(()) => self.run(spec, &args),
-                Err(refusal) => self.reply.error(&refusal.to_string()),
+                Ok(()) => self.run_inner(spec, &args),
+                Err(refusal) => {
+                    if let Some(observed) = self.host.observed() {
+                        observed.usage.note_rejected(spec.number());
+                    }
+                    self.reply.error(&refusal.to_string());
+                }
             }
         }
         self.in_transaction = false;

@@ -37,6 +37,8 @@ pub struct Session {
     pub tracking: Option<Box<Tracking>>,
     /// Set by MONITOR.
     pub is_monitor: bool,
+    /// A script's command found more memory in use than may be when it began; what the script may call depends on that.
+    pub began_out_of_memory: bool,
     /// Set by CLIENT REPLY.
     pub replies: Replies,
     /// The name of the command that ran last, with that of its subcommand.
@@ -101,6 +103,7 @@ impl Session {
             subscriptions: None,
             tracking: None,
             is_monitor: false,
+            began_out_of_memory: false,
             replies: Replies::On,
             last_command: "NULL",
             no_evict: false,

@@ -287,6 +287,7 @@ impl<'k> Serving<'_, 'k> {
             job: None,
             wait: None,
             in_transaction: false,
+            in_script: false,
             strayed: Strayed::default(),
         };
         // MONITOR has shown the request when it came.

@@ -607,12 +607,6 @@ impl Engine {
         &self.0.observed
     }
 
-    /// How many commands and subcommands there are, as [`Engine::observed`] numbers them.
-    #[must_use]
-    pub fn commands() -> usize {
-        cairn_commands::numbered().len()
-    }
-
     /// When the last request on this thread began to run, in microseconds since the Unix epoch: the clock reading that it
     /// took anyway. `None` where it was queued or refused instead.
     #[inline]

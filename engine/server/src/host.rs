@@ -39,6 +39,12 @@ impl Process for Server {
         self.clients.disconnect(&filter, self.uptime_seconds());
     }
 
+    fn disconnect_subscribers(&self, user: &[u8], may: &dyn Fn(&[u8], bool) -> bool) {
+        let ids = self.engine.hub().listeners_beyond(may).into_iter().collect();
+        let filter = ClientFilter { user: Some(user.to_vec()), ids: Some(ids), ..ClientFilter::default() };
+        self.clients.disconnect(&filter, self.uptime_seconds());
+    }
+
     fn client_authenticated(&self, id: u64, user: &[u8]) {
         self.clients.set_user(id, user);
     }
@@ -178,6 +184,7 @@ pub(crate) fn options(settings: &Settings, keyring: Option<Keyring>) -> Options 
 pub(crate) fn set_observed(observed: &Observed, settings: &Settings) {
     let len_max = usize::try_from(settings.slowlog_len_max).unwrap_or(usize::MAX);
     observed.slowlog.set_limits(settings.slowlog_slower_than_us, len_max);
+    observed.usage.set_tracked(settings.latency_tracking);
     observed.latency.set_threshold(settings.latency_threshold_ms.unsigned_abs());
 }
 

@@ -7,17 +7,8 @@ use crate::ahead::Request;
 use crate::clients::Client;
 use crate::server::Server;
 use cairn_engine::observed::slowlog;
-use cairn_engine::observed::usage::{Counts, Usage};
 use cairn_engine::{Command, Engine, Flags};
-use std::cell::RefCell;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-thread_local! {
-    /// What this thread counts, and for which engine.
-    static COUNTS: RefCell<Option<(*const Usage, Arc<Counts>)>> = const { RefCell::new(None) };
-}
 
 /// Times the requests of a window.
 pub(crate) struct Meter<'a> {
@@ -93,8 +84,7 @@ impl<'a> Meter<'a> {
     fn note(&self, at: usize, duration_us: u64, failed: bool) {
         let Some(command) = self.requests[at].route.command() else { return };
         let observed = self.server.engine.observed();
-        let tracked = self.server.hot.latency_tracking.load(Relaxed);
-        self.count(|counts| counts.note(command.number(), duration_us, failed, tracked));
+        observed.usage.note(command.number(), duration_us, failed);
         if observed.slowlog.is_slow(duration_us) || observed.latency.is_slow(duration_us) {
             self.note_slow(at, command, duration_us);
         }
@@ -118,20 +108,7 @@ impl<'a> Meter<'a> {
     #[cold]
     fn rejected(&self, at: usize) {
         if let Some(command) = self.requests[at].route.command() {
-            self.count(|counts| counts.note_rejected(command.number()));
+            self.server.engine.observed().usage.note_rejected(command.number());
         }
-    }
-
-    /// Counts in what belongs to this thread alone.
-    #[inline]
-    fn count(&self, count: impl FnOnce(&Counts)) {
-        let usage = &self.server.engine.observed().usage;
-        COUNTS.with_borrow_mut(|counts| match counts {
-            Some((of, counts)) if std::ptr::eq(*of, usage) => count(counts),
-            _ => {
-                let (_, counts) = counts.insert((usage, usage.register(Engine::commands())));
-                count(counts);
-            }
-        });
     }
 }

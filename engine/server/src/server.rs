@@ -12,7 +12,7 @@ use cairn_resp::{Protocol, Reply};
 use parking_lot::{Mutex, RwLock};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -49,8 +49,6 @@ pub(crate) struct Hot {
     pub(crate) max_bulk: AtomicUsize,
     /// Bytes of requests that wait to be whole.
     pub(crate) query_buffer: AtomicUsize,
-    /// Whether the durations of commands are noted.
-    pub(crate) latency_tracking: AtomicBool,
     /// Bytes of replies that have not been written.
     pub(crate) replies_max: AtomicUsize,
 }
@@ -60,7 +58,6 @@ impl Hot {
         let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         self.max_bulk.store(bytes(settings.max_bulk_bytes), Relaxed);
         self.query_buffer.store(bytes(settings.query_buffer_bytes), Relaxed);
-        self.latency_tracking.store(settings.latency_tracking, Relaxed);
         let replies = host::output_limits(settings).normal.hard_bytes;
         self.replies_max.store(if replies == 0 { usize::MAX } else { bytes(replies) }, Relaxed);
     }

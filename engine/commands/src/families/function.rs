@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cairn_keyspace::{Library, LibraryMap};
 
 use super::help;
-use super::script::{ANY_USE, check_read_only, is_read_only, keys_and_args};
+use super::script::{ANY_USE, check_flags, is_read_only, keys_and_args};
 use crate::args::is;
 use crate::context::Context;
 use crate::dispatch::unknown_subcommand;
@@ -19,7 +19,7 @@ const RUNS: Flags = Flags::NONE.no_script().skip_monitor().no_mandatory_keys().s
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "fcall",    arity: at_least(3), flags: RUNS,                    keys: ANY_USE,          acl: SCRIPTING, handler: fcall },
+    CommandSpec { name: "fcall",    arity: at_least(3), flags: RUNS.may_replicate(),    keys: ANY_USE,          acl: SCRIPTING, handler: fcall },
     CommandSpec { name: "fcall_ro", arity: at_least(3), flags: RUNS.readonly(),         keys: Keys::counted(2), acl: SCRIPTING, handler: fcall },
     help::group_row("function"),
     CommandSpec { name: "function|delete",  arity: exactly(3),  flags: Flags::WRITE.no_script(),             keys: Keys::Whole, acl: SCRIPTING, handler: function },
@@ -43,7 +43,7 @@ fn fcall(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         let refusal = CommandError::other("ERR Bad number of keys provided");
         let [keys, arguments] = keys_and_args(args, refusal)?;
         let read_only = is_read_only(args[0]);
-        check_read_only(flags, read_only)?;
+        check_flags(flags, read_only, ctx)?;
         let invocation =
             Invocation { name, command: args, keys, args: arguments, flags, read_only, is_function: true };
         script::execute(ctx, interpreter, &function, &invocation);

@@ -11,7 +11,7 @@ use crate::spec::{Categories, CommandSpec, Flags, Keys, at_least, exactly};
 
 const PUBSUB: Categories = Categories::PUBSUB;
 const SUBSCRIBING: Flags = Flags::PUBSUB.no_script().loading().stale();
-const PUBLISHING: Flags = Flags::PUBSUB.loading().stale().fast();
+const PUBLISHING: Flags = Flags::PUBSUB.loading().stale().fast().may_replicate();
 const ASKING: Flags = Flags::PUBSUB.loading().stale();
 const ADMIN: Flags = Flags::ADMIN.no_script().loading().stale();
 

@@ -19,8 +19,8 @@ pub(super) const ANY_USE: Keys = Keys::counted(2).access(Access::RW.access().upd
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "eval",       arity: at_least(3), flags: RUNS,                    keys: ANY_USE,          acl: SCRIPTING, handler: eval },
-    CommandSpec { name: "evalsha",    arity: at_least(3), flags: RUNS,                    keys: ANY_USE,          acl: SCRIPTING, handler: evalsha },
+    CommandSpec { name: "eval",       arity: at_least(3), flags: RUNS.may_replicate(),    keys: ANY_USE,          acl: SCRIPTING, handler: eval },
+    CommandSpec { name: "evalsha",    arity: at_least(3), flags: RUNS.may_replicate(),    keys: ANY_USE,          acl: SCRIPTING, handler: evalsha },
     CommandSpec { name: "eval_ro",    arity: at_least(3), flags: RUNS.readonly(),         keys: Keys::counted(2), acl: SCRIPTING, handler: eval },
     CommandSpec { name: "evalsha_ro", arity: at_least(3), flags: RUNS.readonly(),         keys: Keys::counted(2), acl: SCRIPTING, handler: evalsha },
     help::group_row("script"),
@@ -51,10 +51,21 @@ pub(crate) fn keys_and_args<'a, 'w>(
     Ok([keys, args])
 }
 
-/// Refuses a script that may write where nothing is to be written.
-pub(crate) fn check_read_only(flags: ScriptFlags, read_only: bool) -> CommandResult {
-    if read_only && !flags.has(ScriptFlags::COMPATIBLE) && !flags.has(ScriptFlags::NO_WRITES) {
+/// Refuses a script that, by what it says of itself, may write where nothing is to be written, or where memory is short.
+pub(crate) fn check_flags(flags: ScriptFlags, read_only: bool, ctx: &Context<'_, '_>) -> CommandResult {
+    if flags.has(ScriptFlags::COMPATIBLE) || flags.has(ScriptFlags::NO_WRITES) {
+        return Ok(());
+    }
+    if read_only {
         return Err(CommandError::other("ERR Can not execute a script with write flag using *_ro command."));
+    }
+    if ctx.session.began_out_of_memory && !flags.has(ScriptFlags::ALLOW_OOM) {
+        if !ctx.in_transaction {
+            return Err(CommandError::OutOfMemory);
+        }
+        return Err(CommandError::other(
+            "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+        ));
     }
     Ok(())
 }
@@ -91,7 +102,7 @@ fn run(ctx: &mut Context<'_, '_>, args: &[&[u8]], sha: Sha, body: Option<&[u8]>)
             }
         };
         let read_only = is_read_only(args[0]);
-        check_read_only(flags, read_only)?;
+        check_flags(flags, read_only, ctx)?;
         let name = std::str::from_utf8(&sha).unwrap_or_default();
         let invocation =
             Invocation { name, command: args, keys, args: arguments, flags, read_only, is_function: false };

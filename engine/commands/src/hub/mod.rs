@@ -16,7 +16,7 @@ pub use news::Interest;
 pub(crate) use news::News;
 pub use tracking::Tracking;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -167,6 +167,16 @@ impl Hub {
     pub(crate) fn names(&self, kind: Kind, wanted: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
         let state = self.state.lock();
         state.channels.of(kind).keys().filter(|name| wanted(name)).cloned().collect()
+    }
+
+    /// The clients that listen to something for which `may`, told the name and whether it is a pattern, says no.
+    #[must_use]
+    pub fn listeners_beyond(&self, may: &dyn Fn(&[u8], bool) -> bool) -> BTreeSet<u64> {
+        let state = self.state.lock();
+        let kinds = [Kind::Channel, Kind::Shard, Kind::Pattern];
+        let all = kinds.iter().flat_map(|kind| state.channels.of(*kind).iter().map(move |of| (kind, of)));
+        let beyond = all.filter(|(kind, (name, _))| !may(name, **kind == Kind::Pattern));
+        beyond.flat_map(|(_, (_, subscribers))| subscribers.keys().copied()).collect()
     }
 
     pub(crate) fn monitor(&self, inbox: &Arc<Inbox>) {

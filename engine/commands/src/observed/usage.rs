@@ -3,10 +3,13 @@
 //! Each thread counts for itself, in memory that only it writes, so that counting costs a few plain instructions; whoever
 //! asks adds the threads up.
 
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+
+use crate::table::numbered;
 
 /// Steps of a power of two that durations are told apart by: within one eighth.
 const STEPS: usize = 8;
@@ -14,14 +17,21 @@ const STEPS: usize = 8;
 const OCTAVES: usize = 32;
 const BUCKETS: usize = OCTAVES * STEPS;
 
+thread_local! {
+    /// What this thread counts, and for whom.
+    static COUNTS: RefCell<Option<(*const Usage, Arc<Counts>)>> = const { RefCell::new(None) };
+}
+
 /// What all threads have counted.
 #[derive(Default)]
 pub struct Usage {
     threads: Mutex<Vec<Arc<Counts>>>,
+    /// Durations are not told apart (`latency-tracking no`).
+    untracked: AtomicBool,
 }
 
 /// What one thread has counted: of each command, by its number in the table.
-pub struct Counts {
+struct Counts {
     commands: Box<[CommandCounts]>,
 }
 
@@ -92,7 +102,7 @@ impl Counts {
     /// Notes a run of a command; its duration among others' only where durations are `tracked`. Only the thread these
     /// counts belong to may call this.
     #[inline]
-    pub fn note(&self, command: usize, duration_us: u64, failed: bool, tracked: bool) {
+    fn note(&self, command: usize, duration_us: u64, failed: bool, tracked: bool) {
         let Some(counts) = self.commands.get(command) else { return };
         add(&counts.calls, 1);
         add(&counts.duration_us, duration_us);
@@ -108,7 +118,7 @@ impl Counts {
     }
 
     /// Notes a command that was refused before it ran. Only the thread these counts belong to may call this.
-    pub fn note_rejected(&self, command: usize) {
+    fn note_rejected(&self, command: usize) {
         if let Some(counts) = self.commands.get(command) {
             add(&counts.rejected, 1);
         }
@@ -116,8 +126,35 @@ impl Counts {
 }
 
 impl Usage {
+    /// Whether durations are told apart from now on.
+    pub fn set_tracked(&self, tracked: bool) {
+        self.untracked.store(!tracked, Relaxed);
+    }
+
+    /// Notes a run of a command, by its number in the table.
+    #[inline]
+    pub fn note(&self, command: usize, duration_us: u64, failed: bool) {
+        let tracked = !self.untracked.load(Relaxed);
+        self.count(|counts| counts.note(command, duration_us, failed, tracked));
+    }
+
+    /// Notes a command that was refused before it ran.
+    #[cold]
+    pub fn note_rejected(&self, command: usize) {
+        self.count(|counts| counts.note_rejected(command));
+    }
+
+    /// Counts in what belongs to this thread alone.
+    #[inline]
+    fn count(&self, count: impl FnOnce(&Counts)) {
+        COUNTS.with_borrow_mut(|counts| match counts {
+            Some((of, counts)) if std::ptr::eq(*of, self) => count(counts),
+            _ => count(&counts.insert((self, self.register(numbered().len()))).1),
+        });
+    }
+
     /// Counts for a thread of its own, of so many commands.
-    pub fn register(&self, commands: usize) -> Arc<Counts> {
+    fn register(&self, commands: usize) -> Arc<Counts> {
         let counts = Arc::new(Counts::new(commands));
         self.threads.lock().push(Arc::clone(&counts));
         counts

@@ -8,7 +8,7 @@ use mlua::{Function, Lua, MultiValue, Table, Value};
 use super::current;
 use super::interpreter::Kind;
 use super::library::{self, Registering};
-use super::raise::{argument_error, error_table, reply_error, text_error, type_error};
+use super::raise::{Raised, argument_error, error_table, reply_error, text_error, type_error};
 use super::registry::sha_of;
 use super::reply::{Returned, with_code};
 use crate::acl;
@@ -66,19 +66,19 @@ fn add_common(lua: &Lua, redis: &Table) -> mlua::Result<()> {
 fn call(lua: &Lua, args: MultiValue, raises: bool) -> mlua::Result<Value> {
     let refuse = |text: &str| {
         if raises {
-            return Err(reply_error(text));
+            return Err(mlua::Error::external(Raised::Reply(text.as_bytes().to_vec())));
         }
-        Ok(Value::Table(error_table(lua, format!("ERR {text}").as_bytes())?))
+        Ok(Value::Table(error_table(lua, text.as_bytes())?))
     };
     if args.is_empty() {
-        return refuse("Please specify at least one argument for this redis lib call");
+        return refuse("ERR Please specify at least one argument for this redis lib call");
     }
     let called = current::with(|run| {
         let Some(run) = run else {
-            return Ok(Err("redis.call/pcall can only be called inside a script invocation".to_owned()));
+            return Ok(Err("ERR redis.call/pcall can only be called inside a script invocation".to_owned()));
         };
         if !run.gather(&args) {
-            return Ok(Err("Lua redis lib command arguments must be strings or integers".to_owned()));
+            return Ok(Err("ERR Lua redis lib command arguments must be strings or integers".to_owned()));
         }
         run.call(lua)
     })?;
@@ -88,7 +88,7 @@ fn call(lua: &Lua, args: MultiValue, raises: bool) -> mlua::Result<Value> {
         Ok(Returned::Error(table)) if raises => {
             let text: mlua::LuaString = table.raw_get("err")?;
             let text = text.as_bytes().to_vec();
-            Err(mlua::Error::external(super::raise::Raised::Reply(text)))
+            Err(mlua::Error::external(Raised::Reply(text)))
         }
         Ok(Returned::Error(table)) => Ok(Value::Table(table)),
     }

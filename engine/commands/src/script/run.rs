@@ -16,6 +16,7 @@ use super::{current, reply};
 use crate::acl::{self, Place};
 use crate::context::Context;
 use crate::dispatch::LockPlan;
+use crate::error::CommandError;
 use crate::spec::Flags;
 use crate::table::{Command, resolve};
 
@@ -109,6 +110,7 @@ pub(crate) fn execute(
     invocation: &Invocation<'_>,
 ) {
     let start = context.reply.len();
+    let was_in_script = std::mem::replace(&mut context.in_script, true);
     let (db, client_protocol) = (context.session.db, context.reply.protocol());
     let was_in_transaction = std::mem::replace(&mut context.in_transaction, true);
     let mut run = Run {
@@ -137,7 +139,7 @@ pub(crate) fn execute(
     context.strayed.examined = examined;
     // SELECT in a script is the script's own.
     (context.session.db, context.data.db) = (db, db);
-    context.in_transaction = was_in_transaction;
+    (context.in_transaction, context.in_script) = (was_in_transaction, was_in_script);
     context.reply.set_protocol(client_protocol);
     context.reply.truncate(start);
     // The script leaves no effect beyond those of its commands.
@@ -185,9 +187,18 @@ impl Run<'_, '_, '_> {
         let (words, ends) = (std::mem::take(&mut self.words), std::mem::take(&mut self.ends));
         let begins = std::iter::once(0).chain(ends.iter().copied());
         let args: Vec<&[u8]> = begins.zip(&ends).map(|(from, end)| &words[from..*end]).collect();
-        let result = match self.check(&args) {
-            Ok(spec) => self.call_checked(lua, spec, &args),
-            Err(refusal) => Ok(Err(refusal)),
+        let known = resolve(&args).filter(|spec| !spec.flags.has(Flags::GROUP) || args.len() == 1);
+        let result = match known {
+            None => Ok(Err("ERR Unknown Redis command called from script".to_owned())),
+            Some(spec) => match self.check(spec, &args) {
+                Ok(()) => self.call_checked(lua, spec, &args),
+                Err(refusal) => {
+                    if let Some(observed) = self.context.host.observed() {
+                        observed.usage.note_rejected(spec.number());
+                    }
+                    Ok(Err(refusal))
+                }
+            },
         };
         drop(args);
         (self.words, self.ends) = (words, ends);
@@ -195,29 +206,30 @@ impl Run<'_, '_, '_> {
     }
 
     /// Whether the script may call this command.
-    fn check(&mut self, args: &[&[u8]]) -> Result<&'static Command, String> {
-        let spec = resolve(args).ok_or("Unknown Redis command called from script")?;
-        if spec.flags.has(Flags::GROUP) && args.len() > 1 {
-            return Err("Unknown Redis command called from script".to_owned());
-        }
+    fn check(&mut self, spec: &'static Command, args: &[&[u8]]) -> Result<(), String> {
         if !spec.arity.allows(args.len()) {
-            return Err("Wrong number of args calling Redis command from script".to_owned());
+            return Err("ERR Wrong number of args calling Redis command from script".to_owned());
         }
         if spec.flags.has(Flags::NO_SCRIPT) && !self.context.host.scripts().allows_every_command() {
-            return Err("This Redis command is not allowed from script".to_owned());
+            return Err("ERR This Redis command is not allowed from script".to_owned());
         }
-        acl::permit(self.context.session, self.context.host, spec, args, Place::Script).map_err(
-            |denial| {
-                let text = denial.to_string();
-                text.strip_prefix("ERR ").map(str::to_owned).unwrap_or(text)
-            },
-        )?;
-        let declared_read_only = !self.invocation.flags.has(ScriptFlags::COMPATIBLE)
-            && self.invocation.flags.has(ScriptFlags::NO_WRITES);
-        if (self.invocation.read_only || declared_read_only) && spec.flags.has(Flags::WRITE) {
-            return Err("Write commands are not allowed from read-only scripts.".to_owned());
+        acl::permit(self.context.session, self.context.host, spec, args, Place::Script)
+            .map_err(|denial| denial.to_string())?;
+        let flags = self.invocation.flags;
+        let declared = |flag| !flags.has(ScriptFlags::COMPATIBLE) && flags.has(flag);
+        let acts = spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::MAY_REPLICATE);
+        if acts && (self.invocation.read_only || declared(ScriptFlags::NO_WRITES)) {
+            return Err("ERR Write commands are not allowed from read-only scripts.".to_owned());
         }
-        Ok(spec)
+        // Once it has written it goes on to its end: half of what it does would be worse than some more memory.
+        if spec.flags.has(Flags::DENY_OOM)
+            && self.context.session.began_out_of_memory
+            && !self.wrote
+            && !declared(ScriptFlags::ALLOW_OOM)
+        {
+            return Err(CommandError::OutOfMemory.to_string());
+        }
+        Ok(())
     }
 
     fn call_checked(
@@ -230,7 +242,7 @@ impl Run<'_, '_, '_> {
         if !self.hold(&plan) {
             if self.wrote || self.told {
                 return Ok(Err(
-                    "Script attempted to access a key that it had not declared while another client held it"
+                    "ERR Script attempted to access a key that it had not declared while another client held it"
                         .to_owned(),
                 ));
             }
@@ -250,7 +262,7 @@ impl Run<'_, '_, '_> {
         let start = context.reply.len();
         context.reply.set_protocol(self.protocol);
         let mut guard = AbortOnPanic { armed: true };
-        context.run(spec, args);
+        context.run_inner(spec, args);
         guard.armed = false;
         let replied = context.reply.since(start);
         if let Some(error) = replied.strip_prefix(b"-") {

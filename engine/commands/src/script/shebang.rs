@@ -9,6 +9,8 @@ pub(crate) struct ScriptFlags(pub(crate) u8);
 impl ScriptFlags {
     /// It writes nothing.
     pub(crate) const NO_WRITES: ScriptFlags = ScriptFlags(1);
+    /// It may use more memory where more is in use than may be.
+    pub(crate) const ALLOW_OOM: ScriptFlags = ScriptFlags(1 << 1);
     /// It said nothing: rules are those of each command it calls.
     pub(crate) const COMPATIBLE: ScriptFlags = ScriptFlags(1 << 7);
     /// The names, in the order FUNCTION LIST shows them. Persisted nowhere: they are read from the source anew.

@@ -26,7 +26,7 @@ const MERGE: Keys =
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "pfadd",      arity: at_least(2), flags: Flags::WRITE.deny_oom().fast(), keys: Keys::one(1).access(Access::RW.insert()), acl: HLL, handler: pfadd },
-    CommandSpec { name: "pfcount",    arity: at_least(2), flags: Flags::READ,                    keys: Keys::every(1, -1, 1).access(Access::RW.access()), acl: HLL, handler: pfcount },
+    CommandSpec { name: "pfcount",    arity: at_least(2), flags: Flags::READ.may_replicate(),    keys: Keys::every(1, -1, 1).access(Access::RW.access()), acl: HLL, handler: pfcount },
     CommandSpec { name: "pfmerge",    arity: at_least(2), flags: Flags::WRITE.deny_oom(),        keys: MERGE, acl: HLL, handler: pfmerge },
     CommandSpec { name: "pfselftest", arity: exactly(1),  flags: Flags::ADMIN,                   keys: Keys::None,            acl: HLL, handler: pfselftest },
     CommandSpec { name: "pfdebug",    arity: exactly(3),  flags: Flags::WRITE.deny_oom().admin(), keys: Keys::one(2).access(Access::RW.access()), acl: HLL, handler: debug::pfdebug },
