@@ -14,6 +14,7 @@ use crate::error::CommandError;
 use crate::host::{Host, Job};
 use crate::hub::Interest;
 use crate::monitor;
+use crate::observed::Asker;
 use crate::script;
 use crate::session::{Session, Transaction};
 use crate::spec::{CommandSpec, Flags};
@@ -489,29 +490,36 @@ impl Context<'_, '_> {
         }
     }
 
-    /// Runs a command of a transaction or of a script, and counts it.
+    /// Runs a command of a transaction or of a script, and notes how that went.
     pub(crate) fn run_inner(&mut self, spec: &Command, args: &[&[u8]]) {
         let Some(observed) = self.host.observed() else { return self.run(spec, args) };
         let (start, began) = (self.reply.len(), Instant::now());
         self.run(spec, args);
         let failed = self.reply.since(start).first() == Some(&b'-');
         let duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        observed.usage.note(spec.number(), duration_us, failed);
+        observed.note(spec, duration_us, failed, |note| {
+            let address = self.host.client_address(self.session.id);
+            note(args, &Asker { address: &address, name: &self.session.name });
+        });
     }
 
-    /// Shows the command to those who monitor, and remembers what a client that tracks has read.
-    #[cold]
-    fn tell_observers(&mut self, spec: &CommandSpec, args: &[&[u8]]) {
-        if self.data.effects().news().is_wanted(Interest::MONITOR)
-            && !spec.flags.has(Flags::SKIP_MONITOR)
-            && !spec.flags.has(Flags::ADMIN)
-        {
+    /// Shows a command to those who monitor, if there are any.
+    pub(crate) fn show_to_monitors(&mut self, spec: &CommandSpec, args: &[&[u8]]) {
+        if self.data.effects().news().is_wanted(Interest::MONITOR) && !spec.flags.has(Flags::ADMIN) {
             let source = match self.in_script {
                 true => "lua".to_owned(),
                 false => self.host.client_address(self.session.id),
             };
             let line = monitor::line(self.data.db, &source, spec, args);
             self.data.effects().news().line(&line);
+        }
+    }
+
+    /// Shows the command to those who monitor, and remembers what a client that tracks has read.
+    #[cold]
+    fn tell_observers(&mut self, spec: &CommandSpec, args: &[&[u8]]) {
+        if !spec.flags.has(Flags::SKIP_MONITOR) {
+            self.show_to_monitors(spec, args);
         }
         let Some(tracking) = &mut self.session.tracking else { return };
         if tracking.remembers() && spec.flags.has(Flags::READ) && !spec.flags.has(Flags::PUBSUB) {

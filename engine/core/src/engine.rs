@@ -2,8 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cairn_commands::acl::Acl;
 use cairn_commands::observed::Observed;
@@ -79,6 +79,7 @@ pub(crate) struct Settings {
     pub(crate) auto_rewrite: Mutex<AutoRewrite>,
     pub(crate) save_points: Mutex<Vec<SavePoint>>,
     stop_writes_on_snapshot_error: AtomicBool,
+    pub(crate) key_save_delay: AtomicI64,
 }
 
 impl Settings {
@@ -242,6 +243,7 @@ impl Engine {
             auto_rewrite: Mutex::new(options.auto_rewrite),
             save_points: Mutex::new(options.save_points.clone()),
             stop_writes_on_snapshot_error: AtomicBool::new(options.stop_writes_on_snapshot_error),
+            key_save_delay: AtomicI64::new(0),
         };
         Ok(Self(Arc::new(Inner {
             keyspace,
@@ -524,7 +526,12 @@ impl Engine {
         }
         self.0.do_remaining();
         if expire && self.0.active_expire.load(Ordering::Relaxed) {
+            let began = Instant::now();
             self.0.expire_some();
+            let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            if self.0.observed.latency.is_slow(took_us) {
+                self.0.observed.note_event("expire-cycle", took_us);
+            }
         }
         self.0.evict_some();
         snapshots::start_if_due(&self.0);
@@ -594,6 +601,11 @@ impl Engine {
     /// Changes when a snapshot is taken by itself.
     pub fn set_save_points(&self, save_points: Vec<SavePoint>) {
         *self.0.settings.save_points.lock() = save_points;
+    }
+
+    /// Makes snapshots slow, for tests: so many microseconds for each key, or, where negative, so many keys for each.
+    pub fn set_key_save_delay(&self, delay: i64) {
+        self.0.settings.key_save_delay.store(delay, Ordering::Relaxed);
     }
 
     /// Changes whether writes are refused while the last snapshot that save points asked for failed.

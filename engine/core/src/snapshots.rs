@@ -363,7 +363,7 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
         let dirty = inner.statistics.dirty.load(Ordering::Relaxed);
         let target = target(inner, lsn, free_name(&taken, lsn), file_id, key);
         // Forked while every shard is locked, so that the child holds exactly the state at that position.
-        let source = Shards::of(&locked);
+        let source = Shards::of(inner, &locked);
         let child = fork_writer(&*inner.options.disk, &target.params, &source).map_err(SaveError::Fork)?;
         drop(locked);
         let fork_micros = stopped.elapsed().as_micros() as u64;
@@ -466,12 +466,26 @@ struct Shards<'a> {
     databases: OnceLock<Vec<u16>>,
     /// The function libraries, in a part of their own behind those of the shards.
     libraries: Arc<LibraryMap>,
+    /// Microseconds for each key, or keys for each microsecond where negative.
+    key_delay: i64,
 }
 
 impl<'a> Shards<'a> {
-    fn of(locked: &'a Locked<'_>) -> Self {
+    fn of(inner: &Inner, locked: &'a Locked<'_>) -> Self {
         let libraries = locked.keyspace().libraries.get();
-        Self { shards: locked.all_shards(), databases: OnceLock::new(), libraries }
+        let key_delay = inner.settings.key_save_delay.load(Ordering::Relaxed);
+        Self { shards: locked.all_shards(), databases: OnceLock::new(), libraries, key_delay }
+    }
+
+    /// Takes the time that so many keys are to take.
+    fn dawdle(&self, keys: usize) {
+        let keys = keys as u64;
+        let micros = match self.key_delay {
+            0 => return,
+            each @ 1.. => keys.saturating_mul(each.unsigned_abs()),
+            each => keys / each.unsigned_abs(),
+        };
+        std::thread::sleep(Duration::from_micros(micros));
     }
 
     fn databases(&self) -> &[u16] {
@@ -492,6 +506,7 @@ impl Source for Shards<'_> {
             return self.libraries.values().try_for_each(|library| out.entry(0, |raw| library.store(raw)));
         };
         let shard = self.shards[partition % SHARDS];
+        self.dawdle(shard.database(db).len());
         shard.database(db).iter().try_for_each(|entry| out.entry(u32::from(db), |raw| entry.store(raw)))
     }
 }
@@ -590,7 +605,7 @@ fn write_stopped(inner: &Inner, locked: &Locked<'_>) -> Result<SnapshotInfo, Box
     let (file_id, key) = draw_key(inner)?;
     let lsn = inner.log.rotate();
     let target = target(inner, lsn, free_name(&taken_names(inner)?, lsn), file_id, key);
-    let summary = write_container(&*inner.options.disk, &target.params, &Shards::of(locked), &|_| {})?;
+    let summary = write_container(&*inner.options.disk, &target.params, &Shards::of(inner, locked), &|_| {})?;
     install(inner, &target, &summary)?;
     inner.statistics.dirty.store(0, Ordering::Relaxed);
     Ok(info(&target, &summary, 0, started.elapsed()))

@@ -215,7 +215,11 @@ impl<'s, S: Stream> Connection<'s, S> {
                 }
                 if self.outbox.bytes.len() >= replies_held {
                     meter.stop();
-                    self.outbox.make_room(replies_max).await?;
+                    if self.session.authenticated {
+                        self.outbox.make_room(replies_max).await?;
+                    } else {
+                        self.outbox.flush_at_once().await?;
+                    }
                 }
             }
             meter.stop();
@@ -235,7 +239,11 @@ impl<'s, S: Stream> Connection<'s, S> {
             }
         };
         self.server.stats.commands_total.fetch_add(commands, Relaxed);
-        self.outbox.flush().await?;
+        if self.session.authenticated {
+            self.outbox.flush().await?;
+        } else {
+            self.outbox.flush_at_once().await?;
+        }
         Ok(next)
     }
 
@@ -408,6 +416,17 @@ impl<S: Stream> Outbox<'_, S> {
         );
         self.bytes.clear();
         Err(io::Error::other("its replies exceed client-output-buffer-limit"))
+    }
+
+    /// Writes the replies of somebody who has not authenticated: whoever lets so many lie that the socket takes no more is
+    /// not waited for, since connections cost a stranger nothing.
+    async fn flush_at_once(&mut self) -> io::Result<()> {
+        let mut flush = pin!(tokio::task::unconstrained(self.flush()));
+        poll_fn(|context| match flush.as_mut().poll(context) {
+            Poll::Pending => Poll::Ready(Err(io::Error::other("not authenticated, and its replies are not read"))),
+            flushed => flushed,
+        })
+        .await
     }
 
     /// Writes the replies once what they tell of is durable.

@@ -54,8 +54,10 @@ impl Process for Server {
     }
 
     fn config_set(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
+        let _alone = self.configuring.lock();
+        let changed = self.config.read().with(pairs)?;
+        self.listen_elsewhere(&changed)?;
         let mut config = self.config.write();
-        let changed = config.with(pairs)?;
         if changed.appendonly != config.appendonly {
             let failed = |error| format!("ERR CONFIG SET failed (possibly related to argument 'appendonly') - {error}");
             self.engine.set_append_only(changed.appendonly).map_err(failed)?;

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::AbortHandle;
 
 /// How long to wait when the system cannot give another connection: it is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -51,26 +52,69 @@ pub(crate) struct Bound {
 
 /// Binds all TCP addresses.
 pub(crate) fn bind(settings: &Settings) -> Result<Bound, ListenError> {
-    let mut tcp = Vec::new();
-    let port = u16::try_from(settings.port).unwrap_or(0);
-    let addresses = settings.bind.iter().map(|word| parse(word)).collect::<Result<Vec<_>, _>>()?;
-    if port != 0 {
-        for (address, optional) in addresses {
-            let address = SocketAddr::new(address, port);
-            match bind_one(address) {
-                Ok(socket) => tcp.push((address, socket)),
-                Err(error) if optional && is_unavailable(&error) => {}
-                Err(source) => return Err(ListenError::Tcp { address, source }),
-            }
-        }
-        if tcp.is_empty() {
-            return Err(ListenError::NoAddress);
-        }
-    }
-    let backlog = i32::try_from(settings.tcp_backlog).unwrap_or(i32::MAX);
+    let tcp = bind_tcp(settings, &[])?;
     let unix = (!settings.unixsocket.is_empty())
         .then(|| (settings.unixsocket.clone().into(), settings.unixsocketperm));
-    Ok(Bound { tcp, backlog, unix })
+    Ok(Bound { tcp, backlog: backlog(settings), unix })
+}
+
+fn backlog(settings: &Settings) -> i32 {
+    i32::try_from(settings.tcp_backlog).unwrap_or(i32::MAX)
+}
+
+/// Where to listen, and whether that need not be possible.
+fn addresses(settings: &Settings) -> Result<Vec<(SocketAddr, bool)>, ListenError> {
+    let port = u16::try_from(settings.port).unwrap_or(0);
+    let addresses = settings.bind.iter().map(|word| parse(word)).collect::<Result<Vec<_>, _>>()?;
+    let with_port = |(address, optional)| (SocketAddr::new(address, port), optional);
+    Ok(if port == 0 { Vec::new() } else { addresses.into_iter().map(with_port).collect() })
+}
+
+/// Binds the TCP addresses but for those that are `held`.
+fn bind_tcp(settings: &Settings, held: &[SocketAddr]) -> Result<Vec<(SocketAddr, Socket)>, ListenError> {
+    let (mut tcp, mut any) = (Vec::new(), settings.port == 0);
+    for (address, optional) in addresses(settings)? {
+        if held.contains(&address) {
+            any = true;
+            continue;
+        }
+        match bind_one(address) {
+            Ok(socket) => tcp.push((address, socket)),
+            Err(error) if optional && is_unavailable(&error) => {}
+            Err(source) => return Err(ListenError::Tcp { address, source }),
+        }
+    }
+    if tcp.is_empty() && !any { Err(ListenError::NoAddress) } else { Ok(tcp) }
+}
+
+/// Listens where `settings` say, and no longer elsewhere; where that fails, all stays as it was. Who is connected stays.
+pub(crate) fn move_to(server: &Arc<Server>, settings: &Settings) -> Result<(), ListenError> {
+    let mut listening = server.listening.lock();
+    let held: Vec<SocketAddr> = listening.iter().map(|(address, _)| *address).collect();
+    let mut added = Vec::new();
+    for (address, socket) in bind_tcp(settings, &held)? {
+        added.push((address, listener(address, socket, backlog(settings))?));
+    }
+    let wanted = addresses(settings)?;
+    let is_wanted = |address: &SocketAddr| wanted.iter().any(|(wanted, _)| wanted == address);
+    listening.retain(|(address, task)| {
+        if !is_wanted(address) {
+            task.abort();
+        }
+        is_wanted(address)
+    });
+    listening.extend(added.into_iter().map(|(address, listener)| (address, accept(server, listener))));
+    Ok(())
+}
+
+fn listener(address: SocketAddr, socket: Socket, backlog: i32) -> Result<TcpListener, ListenError> {
+    let failed = |source| ListenError::Tcp { address, source };
+    socket.listen(backlog).map_err(failed)?;
+    TcpListener::from_std(socket.into()).map_err(failed)
+}
+
+fn accept(server: &Arc<Server>, listener: TcpListener) -> AbortHandle {
+    tokio::spawn(accept_tcp(Arc::clone(server), listener)).abort_handle()
 }
 
 /// Reads one word of `bind`; `-` before an address says that it need not be there.
@@ -119,10 +163,8 @@ impl Bound {
     /// Listens, and serves those who connect on tasks of the current runtime.
     pub(crate) fn serve(self, server: &Arc<Server>) -> Result<Option<UnixFile>, ListenError> {
         for (address, socket) in self.tcp {
-            let failed = |source| ListenError::Tcp { address, source };
-            socket.listen(self.backlog).map_err(failed)?;
-            let listener = TcpListener::from_std(socket.into()).map_err(failed)?;
-            tokio::spawn(accept_tcp(Arc::clone(server), listener));
+            let listener = listener(address, socket, self.backlog)?;
+            server.listening.lock().push((address, accept(server, listener)));
         }
         let Some((path, mode)) = self.unix else { return Ok(None) };
         let listener =

@@ -126,7 +126,7 @@ fn start(
         .enable_all()
         .build()
         .map_err(|error| Failure::new(1, format!("cannot start the runtime: {error}")))?;
-    let server = Arc::new(Server::new(engine, settings, config_file, log_level));
+    let server = Server::new(engine, settings, config_file, log_level);
     let result = runtime.block_on(async {
         let mut signals = signals::listen().map_err(|error| Failure::new(1, error))?;
         let _unix_file = bound.serve(&server).map_err(|error| Failure::new(1, error))?;

@@ -6,8 +6,8 @@
 use crate::ahead::Request;
 use crate::clients::Client;
 use crate::server::Server;
-use cairn_engine::observed::slowlog;
-use cairn_engine::{Command, Engine, Flags};
+use cairn_engine::Engine;
+use cairn_engine::observed::Asker;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Times the requests of a window.
@@ -83,26 +83,11 @@ impl<'a> Meter<'a> {
     #[inline]
     fn note(&self, at: usize, duration_us: u64, failed: bool) {
         let Some(command) = self.requests[at].route.command() else { return };
-        let observed = self.server.engine.observed();
-        observed.usage.note(command.number(), duration_us, failed);
-        if observed.slowlog.is_slow(duration_us) || observed.latency.is_slow(duration_us) {
-            self.note_slow(at, command, duration_us);
-        }
-    }
-
-    #[cold]
-    fn note_slow(&self, at: usize, command: &Command, duration_us: u64) {
-        let observed = self.server.engine.observed();
-        let unixtime = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-        let event = if command.flags.has(Flags::FAST) { "fast-command" } else { "command" };
-        observed.latency.note(event, unixtime, duration_us);
-        if observed.slowlog.is_slow(duration_us) && !command.flags.has(Flags::SKIP_SLOWLOG) {
+        self.server.engine.observed().note(command, duration_us, failed, |note| {
             let request = &self.requests[at];
             let args = request.args.slices(self.input.get(request.start..).unwrap_or_default());
-            let args = slowlog::redacted(command.name, &args);
-            let name = self.client.name();
-            observed.slowlog.note(unixtime, duration_us, &args, &self.client.address, &name);
-        }
+            note(&args, &Asker { address: &self.client.address, name: &self.client.name() });
+        });
     }
 
     #[cold]

@@ -3,6 +3,7 @@
 use crate::clients::Clients;
 use crate::config::Settings;
 use crate::host;
+use crate::listen;
 use crate::log::LevelHandle;
 use crate::pause::Paused;
 use crate::stats::Stats;
@@ -10,11 +11,13 @@ use crate::users;
 use cairn_engine::{Engine, Job, JobDone};
 use cairn_resp::{Protocol, Reply};
 use parking_lot::{Mutex, RwLock};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 /// Everything connections share.
 pub(crate) struct Server {
@@ -27,6 +30,11 @@ pub(crate) struct Server {
     pub(crate) paused: Paused,
     pub(crate) stats: Stats,
     pub(crate) run_id: String,
+    /// The TCP addresses that are listened on, and the tasks that do.
+    pub(crate) listening: Mutex<Vec<(SocketAddr, AbortHandle)>>,
+    /// One CONFIG SET at a time.
+    pub(crate) configuring: Mutex<()>,
+    me: Weak<Server>,
     log_level: LevelHandle,
     started: Instant,
     /// Whole seconds since `started`, as of the last tick.
@@ -69,12 +77,12 @@ impl Server {
         settings: Settings,
         config_file: Option<PathBuf>,
         log_level: LevelHandle,
-    ) -> Server {
+    ) -> Arc<Server> {
         let hot = Hot::default();
         hot.set(&settings);
         host::set_observed(engine.observed(), &settings);
         engine.set_busy_after_ms(u64::try_from(settings.busy_reply_ms).unwrap_or(0));
-        let server = Server {
+        let server = Arc::new_cyclic(|me| Server {
             engine,
             config: RwLock::new(settings),
             config_file,
@@ -83,15 +91,43 @@ impl Server {
             paused: Paused::new(),
             stats: Stats::default(),
             run_id: run_id(),
+            listening: Mutex::default(),
+            configuring: Mutex::default(),
+            me: Weak::clone(me),
             log_level,
             started: Instant::now(),
             uptime_seconds: AtomicU64::new(0),
             ticking: Mutex::new(()),
             shutting_down: tokio::sync::Mutex::const_new(()),
             finished: Notify::new(),
-        };
+        });
         server.apply_to_hub(&server.config.read());
+        server.engine.set_key_save_delay(server.config.read().key_save_delay);
         server
+    }
+
+    /// Listens elsewhere where `changed` says so; the error is the reply.
+    pub(crate) fn listen_elsewhere(&self, changed: &Settings) -> Result<(), String> {
+        let failed = |name: &str, why: &str| {
+            Err(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
+        };
+        let (port, bind) = {
+            let config = self.config.read();
+            (config.port != changed.port, config.bind != changed.bind)
+        };
+        if !port && !bind {
+            return Ok(());
+        }
+        if changed.port == 0 && changed.unixsocket.is_empty() {
+            return failed("port", "0 means no TCP, and no unixsocket is set: no client could connect");
+        }
+        let Some(server) = self.me.upgrade() else { return Ok(()) };
+        let Err(error) = listen::move_to(&server, changed) else { return Ok(()) };
+        tracing::error!(%error, "the addresses of the configuration cannot be listened on; the old ones stay");
+        if port {
+            return failed("port", "Unable to listen on this port. Check server logs.");
+        }
+        failed("bind", "Failed to bind to specified addresses.")
     }
 
     fn apply_to_hub(&self, settings: &Settings) {
@@ -115,6 +151,7 @@ impl Server {
         self.engine.set_limits(host::limits(settings));
         self.engine.set_memory(host::memory(settings));
         self.engine.set_auto_rewrite(host::auto_rewrite(settings));
+        self.engine.set_key_save_delay(settings.key_save_delay);
         self.engine.set_save_points(host::save_points(settings));
         self.engine.set_stop_writes_on_snapshot_error(settings.stop_writes_on_snapshot_error);
         host::set_observed(self.engine.observed(), settings);

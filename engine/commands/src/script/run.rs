@@ -110,6 +110,10 @@ pub(crate) fn execute(
     invocation: &Invocation<'_>,
 ) {
     let start = context.reply.len();
+    // Before the commands that it calls, as those who monitor are to read them.
+    if let Some(command) = resolve(invocation.command) {
+        context.show_to_monitors(command, invocation.command);
+    }
     let was_in_script = std::mem::replace(&mut context.in_script, true);
     let (db, client_protocol) = (context.session.db, context.reply.protocol());
     let was_in_transaction = std::mem::replace(&mut context.in_transaction, true);

@@ -73,6 +73,7 @@ pub(super) static FOREIGN: &[Directive] = &[
     // Snapshots and journal.
     kept("rdbcompression", "yes", Check::Flag, "snapshots are always compressed"),
     fixed("rdbchecksum", "yes", "snapshots always carry checksums").at_start(),
+    kept("key-load-delay", "0", Check::Integer(-0x8000_0000..=0x7fff_ffff), "what is loaded is loaded without delay").hidden(),
     fixed("aof-load-truncated", "yes", "an unfinished tail of the journal is always cut off and logged"),
     kept("aof-use-rdb-preamble", "yes", Check::Flag, "the journal always begins at a snapshot"),
     unfollowed("aof-timestamp-enabled", "no", "yes", "each effect in the journal has its time"),

@@ -83,6 +83,8 @@ pub(crate) struct Settings {
     pub(crate) shutdown_on_sigint: Ending,
     pub(crate) shutdown_on_sigterm: Ending,
     pub(crate) stop_writes_on_snapshot_error: bool,
+    /// Microseconds for each key of a snapshot, or, where negative, keys for each microsecond.
+    pub(crate) key_save_delay: i64,
     /// Negative: none is.
     pub(crate) slowlog_slower_than_us: i64,
     pub(crate) slowlog_len_max: i64,
@@ -150,10 +152,11 @@ impl Settings {
     pub(crate) fn matching(&self, patterns: &[&[u8]]) -> Vec<(String, String)> {
         let patterns: Vec<Vec<u8>> = patterns.iter().map(|p| p.to_ascii_lowercase()).collect();
         let wanted = |name: &str| patterns.iter().any(|p| glob_matches(p, name.as_bytes()));
+        let named = |name: &str| patterns.iter().any(|p| p == name.as_bytes());
         let names = |d: &'static Directive| std::iter::once(d.name).chain(d.alias).map(move |name| (name, d));
         table::all()
             .flat_map(names)
-            .filter(|(name, _)| wanted(name))
+            .filter(|(name, d)| if d.is_hidden { named(name) } else { wanted(name) })
             .map(|(name, d)| (name.to_owned(), d.kind.show(self)))
             .collect()
     }
@@ -183,6 +186,9 @@ impl Settings {
             let Ok(text) = std::str::from_utf8(value) else { return failed("the value is not text") };
             if let Err(why) = directive.kind.set_one(&mut changed, text) {
                 return failed(&why);
+            }
+            if directive.when == When::Same && directive.kind.show(&changed) != directive.kind.show(self) {
+                return failed("can't set immutable config");
             }
         }
         Ok(changed)
@@ -265,8 +271,8 @@ mod tests {
         assert_eq!((changed.timeout_seconds, changed.maxclients, changed.save.len()), (5, 7, 0));
         let error = |pairs: &[(&[u8], &[u8])]| settings.with(pairs).unwrap_err();
         assert_eq!(
-            error(&[(b"timeout", b"5"), (b"port", b"1")]),
-            "ERR CONFIG SET failed (possibly related to argument 'port') - can't set immutable config"
+            error(&[(b"timeout", b"5"), (b"databases", b"1")]),
+            "ERR CONFIG SET failed (possibly related to argument 'databases') - can't set immutable config"
         );
         assert_eq!(
             error(&[(b"nope", b"5")]),

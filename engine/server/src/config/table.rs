@@ -9,6 +9,9 @@ use super::{Settings, clients, ending};
 pub(crate) enum When {
     /// In the file or on the command line only.
     Start,
+    /// As `Start`; but CONFIG SET may say what is so already, for those who set all that CONFIG GET shows them and know
+    /// only of Redis's directives that some cannot be set.
+    Same,
     /// By CONFIG SET too.
     Always,
 }
@@ -24,6 +27,8 @@ pub(crate) struct Directive {
     pub(crate) when: When,
     /// Redis lets it be set only where `enable-protected-configs` says so, which is never the case here.
     pub(crate) is_protected: bool,
+    /// Shown only to those who know its whole name.
+    pub(crate) is_hidden: bool,
 }
 
 /// The row of this name, or of this alias.
@@ -58,12 +63,17 @@ macro_rules! choice {
 }
 
 pub(super) const fn row(name: &'static str, kind: Kind, default: &'static str, when: When) -> Directive {
-    Directive { name, alias: None, kind, default, when, is_protected: false }
+    Directive { name, alias: None, kind, default, when, is_protected: false, is_hidden: false }
 }
 
 impl Directive {
     pub(super) const fn or(mut self, alias: &'static str) -> Directive {
         self.alias = Some(alias);
+        self
+    }
+
+    pub(super) const fn hidden(mut self) -> Directive {
+        self.is_hidden = true;
         self
     }
 
@@ -81,14 +91,14 @@ const BYTES_MAX: u64 = 1 << 50;
 const KEY_BYTES_MAX: u64 = u32::MAX as u64;
 
 use Kind::{Bytes, Custom, Flag, Integer, Mode, Percentiles, SavePoints, Text, Words};
-use When::{Always, Start};
+use When::{Always, Same, Start};
 
 /// The directives that change what the server does.
 #[rustfmt::skip]
 static DIRECTIVES: &[Directive] = &[
     // Where clients connect.
-    row("bind", Words(field!(bind)), "127.0.0.1 -::1", Start),
-    row("port", Integer(field!(port), 0..=65_535), "6379", Start),
+    row("bind", Words(field!(bind)), "127.0.0.1 -::1", Always),
+    row("port", Integer(field!(port), 0..=65_535), "6379", Always),
     row("protected-mode", Flag(field!(protected_mode)), "yes", Always),
     row("tcp-backlog", Integer(field!(tcp_backlog), 1..=INT_MAX), "511", Start),
     row("timeout", Integer(field!(timeout_seconds), 0..=INT_MAX), "0", Always),
@@ -110,10 +120,10 @@ static DIRECTIVES: &[Directive] = &[
     // The process.
     row("loglevel", choice!(loglevel, LogLevel), "notice", Always),
     row("logfile", Text(field!(logfile)), "", Start),
-    row("log-format", choice!(log_format, LogFormat), "text", Start),
+    row("log-format", choice!(log_format, LogFormat), "text", Same),
     row("pidfile", Text(field!(pidfile)), "", Start),
     row("hz", Integer(field!(hz), 1..=500), "10", Always),
-    row("server-threads", Integer(field!(server_threads), 0..=256), "0", Start),
+    row("server-threads", Integer(field!(server_threads), 0..=256), "0", Same),
     row("busy-reply-threshold", Integer(field!(busy_reply_ms), 0..=i64::MAX), "5000", Always).or("lua-time-limit"),
     row("shutdown-on-sigint", Custom { set: ending::set_sigint, show: ending::show_sigint }, "default", Always),
     row("shutdown-on-sigterm", Custom { set: ending::set_sigterm, show: ending::show_sigterm }, "default", Always),
@@ -130,14 +140,15 @@ static DIRECTIVES: &[Directive] = &[
     row("databases", Integer(field!(databases), 1..=65_535), "16", Start),
     row("dir", Text(field!(dir)), "./", Start).protected(),
     row("save", SavePoints(field!(save)), "3600 1 300 100 60 10000", Always),
+    row("rdb-key-save-delay", Integer(field!(key_save_delay), -INT_MAX - 1..=INT_MAX), "0", Always).hidden(),
     row("stop-writes-on-bgsave-error", Flag(field!(stop_writes_on_snapshot_error)), "yes", Always),
     row("appendonly", Flag(field!(appendonly)), "no", Always),
     row("appendfsync", choice!(appendfsync, Fsync), "everysec", Always),
     row("auto-aof-rewrite-percentage", Integer(field!(auto_rewrite_percentage), 0..=INT_MAX), "100", Always),
     row("auto-aof-rewrite-min-size", Bytes(field!(auto_rewrite_min_bytes), 0..=BYTES_MAX), "64mb", Always),
-    row("journal-segment-size", Bytes(field!(journal_segment_bytes), MIB..=(1 << 40)), "64mb", Start),
-    row("encryption-key-file", Text(field!(encryption_key_file)), "", Start),
-    row("encryption-key-command", Text(field!(encryption_key_command)), "", Start),
+    row("journal-segment-size", Bytes(field!(journal_segment_bytes), MIB..=(1 << 40)), "64mb", Same),
+    row("encryption-key-file", Text(field!(encryption_key_file)), "", Same),
+    row("encryption-key-command", Text(field!(encryption_key_command)), "", Same),
 
     // How much memory, and what goes when it is short.
     row("maxmemory", Bytes(field!(maxmemory), 0..=BYTES_MAX), "0", Always),

@@ -106,7 +106,7 @@ impl Kind {
                 Ok(())
             }
             // Some of them are several words.
-            Kind::Fixed { .. } => self.set_word(settings, &words.join(" ")),
+            Kind::Kept { .. } | Kind::Fixed { .. } => self.set_word(settings, &words.join(" ")),
             _ => match words {
                 [word] => self.set_word(settings, word),
                 _ => Err("wrong number of arguments".into()),
