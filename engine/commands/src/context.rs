@@ -229,7 +229,9 @@ impl<'a, 'k> Data<'a, 'k> {
         let entry = database.entry(spot)?;
         if self.is_expired(entry) {
             self.lookups.misses += 1;
-            self.remove_expired(self.db, hash, key);
+            if !self.locked.keyspace().holds_expiry(self.now_ms) {
+                self.remove_expired(self.db, hash, key);
+            }
             self.notify(Interest::KEY_MISS, "keymiss", key);
             return None;
         }

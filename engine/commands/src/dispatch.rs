@@ -15,7 +15,7 @@ use crate::host::{Host, Job};
 use crate::hub::Interest;
 use crate::monitor;
 use crate::observed::Asker;
-use crate::script;
+use crate::script::{self, Scripts};
 use crate::session::{Session, Transaction};
 use crate::spec::{CommandSpec, Flags};
 use crate::table::{Command, lookup, resolve};
@@ -68,16 +68,24 @@ impl Route {
 
     /// Whether the command waits while clients that write are paused.
     #[must_use]
-    pub fn may_write(&self, session: &Session) -> bool {
-        let writes = |spec: &CommandSpec| {
-            spec.flags.has(Flags::WRITE)
-                || matches!(spec.name, "publish" | "spublish" | "pfcount" | "eval" | "evalsha" | "fcall")
-        };
+    pub fn may_write(
+        &self,
+        session: &Session,
+        args: &[&[u8]],
+        scripts: &Scripts,
+        keyspace: &Keyspace,
+    ) -> bool {
+        let writes =
+            |spec: &CommandSpec| spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::MAY_REPLICATE);
         match (self.spec, &session.transaction) {
             (Some(spec), Some(transaction)) if spec.name == "exec" => {
                 transaction.queue.iter().any(|args| resolve(args).is_some_and(|spec| writes(spec)))
             }
-            (Some(spec), _) => writes(spec),
+            (Some(spec), _) => {
+                writes(spec)
+                    && spec.arity.allows(args.len())
+                    && !script::says_it_only_reads(spec, args, scripts, keyspace)
+            }
             (None, _) => false,
         }
     }
@@ -521,15 +529,23 @@ impl Context<'_, '_> {
         if !spec.flags.has(Flags::SKIP_MONITOR) {
             self.show_to_monitors(spec, args);
         }
-        let Some(tracking) = &mut self.session.tracking else { return };
-        if tracking.remembers() && spec.flags.has(Flags::READ) && !spec.flags.has(Flags::PUBSUB) {
+        // What a script reads, its commands tell.
+        if spec.flags.has(Flags::READ) && !spec.flags.has(Flags::PUBSUB) && !script::runs_script(spec) {
             let mut read = Vec::new();
             spec.keys.each(args, |at| read.push(args[at]));
-            self.host.hub().remember(&read, self.session.id);
+            self.remember(&read);
         }
+        let Some(tracking) = &mut self.session.tracking else { return };
         // CLIENT CACHING is about one command, or one transaction.
         if !self.in_transaction && self.session.transaction.is_none() && !spec.name.starts_with("client|") {
             tracking.caching = false;
+        }
+    }
+
+    /// Notes that the client has read keys, where it wants to hear of their changes.
+    pub(crate) fn remember(&self, keys: &[&[u8]]) {
+        if self.session.tracking.as_ref().is_some_and(|tracking| tracking.remembers()) {
+            self.host.hub().remember(keys, self.session.id);
         }
     }
 

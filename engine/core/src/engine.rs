@@ -314,6 +314,12 @@ impl Engine {
         Route::of(args, &self.0.keyspace)
     }
 
+    /// Whether a request waits while clients that write are paused.
+    #[must_use]
+    pub fn may_write(&self, session: &Session, route: &Route, args: &[&[u8]]) -> bool {
+        route.may_write(session, args, &self.0.scripts, &self.0.keyspace)
+    }
+
     /// Asks the processor for the memory that requests will need: worth it before several are run one after the other.
     pub fn prefetch<'a>(&self, session: &Session, routes: impl Iterator<Item = &'a Route> + Clone) {
         self.0.keyspace.prefetch(session.db, routes.filter_map(Route::hash));

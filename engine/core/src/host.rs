@@ -105,9 +105,12 @@ impl Host for EngineHost<'_> {
         self.process.client_address(client)
     }
     fn pause_clients(&self, milliseconds: u64, what: Pause) {
+        let milliseconds_kept = i64::try_from(milliseconds).unwrap_or(i64::MAX);
+        self.engine.keyspace.hold_expiry_until(crate::engine::now_ms().saturating_add(milliseconds_kept));
         self.process.pause_clients(milliseconds, what);
     }
     fn unpause_clients(&self) {
+        self.engine.keyspace.hold_expiry_until(0);
         self.process.unpause_clients();
     }
     fn scripts(&self) -> &Scripts {

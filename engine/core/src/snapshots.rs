@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cairn_commands::{Reload, SnapshotReason};
 use cairn_commands::script::load_library;
+use cairn_commands::{Reload, SnapshotReason};
 use cairn_disk::DirEntry;
 use cairn_format::header::{Body, Identity, KeySlot, Magic, SnapshotBody};
 use cairn_format::manifest::SnapshotEntry;
@@ -547,7 +547,10 @@ pub(crate) fn load_journal(inner: &Inner) -> Result<(), String> {
         for db in 0..inner.keyspace.databases() {
             locked.flush(db);
             for shard in found.all_shards() {
-                shard.database(db).iter().for_each(|entry| insert(&mut locked, db, entry.copied(entry.key())));
+                shard
+                    .database(db)
+                    .iter()
+                    .for_each(|entry| insert(&mut locked, db, entry.copied(entry.key())));
             }
         }
         Ok(None)
@@ -589,7 +592,10 @@ fn alone(
 }
 
 /// Ends what `begin` has announced.
-fn finish(inner: &Inner, result: Result<Option<SnapshotInfo>, Box<dyn std::error::Error>>) -> Result<(), String> {
+fn finish(
+    inner: &Inner,
+    result: Result<Option<SnapshotInfo>, Box<dyn std::error::Error>>,
+) -> Result<(), String> {
     let text = result.as_ref().err().map(ToString::to_string);
     match result {
         Ok(Some(info)) => drop(inner.snapshots.end(&Ok(info))),
@@ -636,7 +642,9 @@ fn load_snapshot(
             let hash = inner.keyspace.hash(entry.key());
             locked.shard(hash).database(*db).get(hash.0, entry.key()).is_some()
         };
-        if entries.iter().any(is_there) || !(libraries.is_empty() || inner.keyspace.libraries.get().is_empty()) {
+        if entries.iter().any(is_there)
+            || !(libraries.is_empty() || inner.keyspace.libraries.get().is_empty())
+        {
             return Err(NOT_LOADED.into());
         }
     }

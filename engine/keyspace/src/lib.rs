@@ -36,7 +36,7 @@ pub use types::Object;
 pub use undurable::Undurable;
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -56,6 +56,8 @@ pub struct Keyspace {
     access: Access,
     /// How many holders of locks are known to keep them for long.
     held_long: AtomicUsize,
+    /// Until then, in milliseconds since the Unix epoch, reads leave keys in place that have expired.
+    expiry_held_until_ms: AtomicI64,
     /// The function libraries: data beside the keys.
     pub libraries: Libraries,
 }
@@ -84,6 +86,7 @@ impl Keyspace {
             databases,
             access: Access::default(),
             held_long: AtomicUsize::new(0),
+            expiry_held_until_ms: AtomicI64::new(0),
             libraries: Libraries::default(),
         }
     }
@@ -99,6 +102,18 @@ impl Keyspace {
     #[must_use]
     pub fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// Lets reads leave keys in place that have expired, for as long as clients that write are paused.
+    pub fn hold_expiry_until(&self, unix_ms: i64) {
+        self.expiry_held_until_ms.store(unix_ms, Relaxed);
+    }
+
+    /// Whether reads leave keys in place that have expired.
+    #[cold]
+    #[must_use]
+    pub fn holds_expiry(&self, now_ms: i64) -> bool {
+        now_ms < self.expiry_held_until_ms.load(Relaxed)
     }
 
     /// The hash of a key.
@@ -185,7 +200,7 @@ impl Keyspace {
     }
 
     fn is_held_long(&self) -> bool {
-        self.held_long.load(Ordering::Relaxed) > 0
+        self.held_long.load(Relaxed) > 0
     }
 }
 

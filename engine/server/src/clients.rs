@@ -1,5 +1,6 @@
 //! The connected clients.
 
+use crate::client_memory::ClientMemory;
 use cairn_engine::{ClientClass, ClientFilter, Hub, Inbox, OutputLimits, Protocol, Session};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -11,6 +12,8 @@ use tokio::task::AbortHandle;
 
 /// What a connection's buffer of replies is counted as.
 const BUFFER: usize = 16 << 10;
+/// What a name that a client watches, tracks or listens to is counted as.
+const NAME_BYTES: usize = 128;
 
 /// One connection, as others see it.
 pub(crate) struct Client {
@@ -30,6 +33,10 @@ pub(crate) struct Client {
     pub(crate) query_room: AtomicUsize,
     pub(crate) inbox: Arc<Inbox>,
     shown: Mutex<Shown>,
+    /// Bytes that its session takes beyond the buffers: what is queued, watched, and listened to.
+    session_bytes: AtomicUsize,
+    /// What it was last counted with towards `maxmemory-clients`.
+    pub(crate) counted_bytes: AtomicUsize,
     name: Mutex<Vec<u8>>,
     user: Mutex<Vec<u8>>,
     library: Mutex<(Vec<u8>, Vec<u8>)>,
@@ -49,6 +56,7 @@ pub(crate) struct Clients {
     gate: watch::Sender<bool>,
     is_gate_closed: AtomicBool,
     became_idle: Notify,
+    pub(crate) memory: ClientMemory,
 }
 
 /// What CLIENT LIST tells of a client's session.
@@ -62,6 +70,9 @@ pub(crate) struct Shown {
     subscriptions: [usize; 3],
     /// Who gets the invalidations, and whether they are broadcast.
     tracking: Option<(u64, bool)>,
+    /// Keys watched, and prefixes tracked.
+    watched: usize,
+    prefixes: usize,
     is_monitor: bool,
     no_evict: bool,
     no_touch: bool,
@@ -79,11 +90,19 @@ impl Shown {
             subscriptions: subscriptions
                 .map_or([0; 3], |s| [s.channels.len(), s.patterns.len(), s.shard_channels.len()]),
             tracking: session.tracking.as_ref().map(|tracking| (tracking.redirect, tracking.broadcast)),
+            watched: session.watches.len(),
+            prefixes: session.tracking.as_ref().map_or(0, |tracking| tracking.prefixes.len()),
             is_monitor: session.is_monitor,
             no_evict: session.no_evict,
             no_touch: session.no_touch,
             command: session.last_command,
         }
+    }
+
+    /// About how many bytes the session takes beyond the buffers.
+    fn bytes(&self) -> usize {
+        let names = self.watched + self.prefixes + self.subscriptions.iter().sum::<usize>();
+        names * NAME_BYTES + self.queued.map_or(0, |(_, bytes)| bytes)
     }
 }
 
@@ -108,6 +127,8 @@ impl Client {
             query_room: AtomicUsize::new(0),
             inbox: Arc::clone(&session.inbox),
             shown: Mutex::new(Shown::of(session)),
+            session_bytes: AtomicUsize::new(0),
+            counted_bytes: AtomicUsize::new(0),
             name: Mutex::new(Vec::new()),
             user: Mutex::new(b"default".to_vec()),
             library: Mutex::default(),
@@ -149,8 +170,30 @@ impl Client {
         }
     }
 
+    /// Ends it at once to save memory: if it is busy, behind the command that runs.
+    pub(crate) fn evict(&self) {
+        self.is_doomed.store(true, SeqCst);
+        self.inbox.close();
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+
+    /// Whether CLIENT NO-EVICT protects it.
+    pub(crate) fn may_not_be_evicted(&self) -> bool {
+        self.shown.lock().no_evict
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        let buffers =
+            self.query_bytes.load(Relaxed) + self.query_room.load(Relaxed) + self.inbox.pending_bytes();
+        size_of::<Client>() + BUFFER + buffers + self.session_bytes.load(Relaxed)
+    }
+
     /// Shows others what has changed in its session.
     pub(crate) fn show(&self, shown: Shown) {
+        self.session_bytes.store(shown.bytes(), Relaxed);
         *self.shown.lock() = shown;
     }
 
@@ -240,7 +283,7 @@ impl Client {
             "rbs={BUFFER} rbp={BUFFER} obl=0 oll={} omem={pending} tot-mem={} events=r cmd={} user={} \
              redir={} resp={} lib-name={} lib-ver={}",
             self.inbox.pending_messages(),
-            size_of::<Client>() + BUFFER + query + room + queued_bytes + pending,
+            self.memory(),
             shown.command,
             String::from_utf8_lossy(&self.user.lock()),
             shown.tracking.map_or(-1, |(redirect, _)| redirect as i64),
@@ -259,6 +302,7 @@ impl Clients {
             gate: watch::Sender::new(false),
             is_gate_closed: AtomicBool::new(false),
             became_idle: Notify::new(),
+            memory: ClientMemory::default(),
         }
     }
 
@@ -273,14 +317,20 @@ impl Clients {
     }
 
     pub(crate) fn remove(&self, id: u64) {
-        if self.connected.lock().remove(&id).is_some() {
+        if let Some(client) = self.connected.lock().remove(&id) {
             self.count.fetch_sub(1, Relaxed);
+            self.uncount(&client);
         }
         self.became_idle.notify_one();
     }
 
     pub(crate) fn get(&self, id: u64) -> Option<Arc<Client>> {
         self.connected.lock().get(&id).cloned()
+    }
+
+    /// All that are connected.
+    pub(crate) fn all(&self) -> Vec<Arc<Client>> {
+        self.connected.lock().values().cloned().collect()
     }
 
     pub(crate) fn rename(&self, id: u64, name: &[u8]) {
@@ -300,9 +350,14 @@ impl Clients {
         let mut out = String::new();
         let connected: Vec<Arc<Client>> = match &filter.ids {
             Some(ids) => ids.iter().filter_map(|id| self.get(*id)).collect(),
-            None => self.connected.lock().values().cloned().collect(),
+            None => self.all(),
         };
-        connected.iter().filter(|c| c.matches(filter, now)).for_each(|c| c.line(hub, now, &mut out));
+        // Who is to be disconnected and does nothing any more is as good as gone.
+        let is_there = |c: &Client| !c.is_doomed.load(SeqCst) || c.is_busy.load(SeqCst);
+        connected
+            .iter()
+            .filter(|c| is_there(c) && c.matches(filter, now))
+            .for_each(|c| c.line(hub, now, &mut out));
         out
     }
 

@@ -159,7 +159,13 @@ impl<'s, S: Stream> Connection<'s, S> {
             self.input.shrink_to(BUFFER);
         }
         // An announced length is not believed: the buffer at most doubles ahead of what has arrived.
-        self.input.reserve(missing.min(self.input.len()).max(BUFFER / 4));
+        let room = missing.min(self.input.len()).max(BUFFER / 4);
+        if missing > BUFFER {
+            // All that it will be is known, and what it takes counts towards maxmemory-clients.
+            self.input.reserve_exact(room);
+        } else {
+            self.input.reserve(room);
+        }
         let (stream, inbox) = (&mut self.outbox.stream, &self.outbox.inbox);
         let read = poll_fn(|context| match pin!(stream.read_buf(&mut self.input)).poll(context) {
             Poll::Pending if inbox.is_filled() => Poll::Ready(Ok(None)),
@@ -177,7 +183,11 @@ impl<'s, S: Stream> Connection<'s, S> {
             );
             return Ok(Some(0));
         }
-        Ok(Some(count))
+        self.client.query_bytes.store(self.input.len(), Relaxed);
+        self.client.query_room.store(self.input.capacity() - self.input.len(), Relaxed);
+        self.server.clients.note_memory(self.client);
+        // Evicted: what it has sent is not run any more.
+        Ok(Some(if self.client.is_doomed.load(Relaxed) { 0 } else { count }))
     }
 
     /// Runs all requests that are whole and writes their replies.
@@ -185,8 +195,6 @@ impl<'s, S: Stream> Connection<'s, S> {
         let mut commands = 0;
         let replies_max = self.server.hot.replies_max.load(Relaxed);
         let replies_held = REPLIES_HELD.min(replies_max);
-        self.client.query_bytes.store(self.input.len(), Relaxed);
-        self.client.query_room.store(self.input.capacity() - self.input.len(), Relaxed);
         let next = 'batch: loop {
             // Either may have been changed by the requests before.
             self.parser.set_max_bulk(self.server.hot.max_bulk.load(Relaxed));
@@ -211,6 +219,8 @@ impl<'s, S: Stream> Connection<'s, S> {
                 self.used = request.end;
                 if self.session.closing || self.client.is_doomed.load(Relaxed) {
                     meter.stop();
+                    // Who reads the last reply knows that nothing reaches this client any more.
+                    self.outbox.inbox.close();
                     break 'batch Next::Close;
                 }
                 if self.outbox.bytes.len() >= replies_held {
@@ -255,6 +265,7 @@ impl<'s, S: Stream> Connection<'s, S> {
             self.client.show(shown);
         }
         self.client.query_bytes.store(self.input.len() - self.used, Relaxed);
+        self.server.clients.note_memory(self.client);
     }
 
     /// Ends the connection so that the last reply arrives: closing while bytes are unread would destroy it.
@@ -281,7 +292,7 @@ async fn execute<S: Stream>(
     if server.paused.is_on() {
         meter.stop();
         outbox.flush().await?;
-        wait_for_pause(server, client, session, route, outbox).await?;
+        wait_for_pause(server, client, session, (route, args), outbox).await?;
     }
     let mut pause = CONTENDED_PAUSE;
     loop {
@@ -346,10 +357,10 @@ async fn wait_for_pause<S: Stream>(
     server: &Server,
     client: &Client,
     session: &Session,
-    route: &Route,
+    (route, args): (&Route, &[&[u8]]),
     outbox: &mut Outbox<'_, S>,
 ) -> io::Result<()> {
-    let may_write = route.may_write(session);
+    let may_write = server.engine.may_write(session, route, args);
     if server.paused.holds(may_write) {
         // Whoever ends the server does not wait for the pause, and whoever ends this client does not either.
         client.is_blocked.store(true, Relaxed);
@@ -423,7 +434,9 @@ impl<S: Stream> Outbox<'_, S> {
     async fn flush_at_once(&mut self) -> io::Result<()> {
         let mut flush = pin!(tokio::task::unconstrained(self.flush()));
         poll_fn(|context| match flush.as_mut().poll(context) {
-            Poll::Pending => Poll::Ready(Err(io::Error::other("not authenticated, and its replies are not read"))),
+            Poll::Pending => {
+                Poll::Ready(Err(io::Error::other("not authenticated, and its replies are not read")))
+            }
             flushed => flushed,
         })
         .await

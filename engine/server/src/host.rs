@@ -13,6 +13,7 @@ use cairn_engine::{
 use cairn_seal::Keyring;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::RuntimeFlavor;
@@ -59,7 +60,9 @@ impl Process for Server {
         self.listen_elsewhere(&changed)?;
         let mut config = self.config.write();
         if changed.appendonly != config.appendonly {
-            let failed = |error| format!("ERR CONFIG SET failed (possibly related to argument 'appendonly') - {error}");
+            let failed = |error| {
+                format!("ERR CONFIG SET failed (possibly related to argument 'appendonly') - {error}")
+            };
             self.engine.set_append_only(changed.appendonly).map_err(failed)?;
         }
         for (directive, why) in changed.unfollowed_since(&config) {
@@ -87,6 +90,7 @@ impl Process for Server {
 
     fn reset_statistics(&self) {
         self.stats.reset();
+        self.clients.memory.evicted_total.store(0, Relaxed);
     }
 
     fn info(&self, section: &str) -> Vec<(&'static str, String)> {
@@ -213,6 +217,11 @@ pub(crate) fn output_limits(settings: &Settings) -> OutputLimits {
     // There are no replicas; what is set for them is only shown.
     let [normal, _, pubsub] = settings.output_limits;
     OutputLimits { normal, pubsub }
+}
+
+/// How many bytes all clients may take; 0: no bound.
+pub(crate) fn client_memory(settings: &Settings) -> usize {
+    usize::try_from(settings.client_memory.bytes(settings.maxmemory)).unwrap_or(usize::MAX)
 }
 
 pub(crate) fn memory(settings: &Settings) -> MemoryLimit {

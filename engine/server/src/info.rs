@@ -85,6 +85,8 @@ fn memory_section(server: &Server) -> Fields {
         ("mem_allocator", "jemalloc-5.3".into()),
         ("maxmemory", config.maxmemory.to_string()),
         ("maxmemory_human", human(config.maxmemory)),
+        ("mem_clients_normal", server.clients.memory_bytes().to_string()),
+        ("mem_clients_slaves", "0".into()),
         ("maxmemory_policy", MaxmemoryPolicy::NAMES[config.maxmemory_policy as usize].into()),
     ]
 }
@@ -113,6 +115,7 @@ fn stats_section(server: &Server) -> Fields {
         ("total_net_output_bytes", count(&stats.output_bytes_total)),
         ("instantaneous_input_kbps", format!("{:.2}", input / 1024.0)),
         ("instantaneous_output_kbps", format!("{:.2}", output / 1024.0)),
+        ("evicted_clients", count(&server.clients.memory.evicted_total)),
         ("rejected_connections", count(&stats.connections_rejected_total)),
         ("total_protocol_errors", count(&stats.protocol_errors_total)),
         ("total_reads_processed", count(&stats.reads_total)),

@@ -8,6 +8,7 @@ mod ahead;
 mod alloc;
 mod blocked;
 mod check;
+mod client_memory;
 mod clients;
 mod config;
 mod connection;

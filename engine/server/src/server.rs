@@ -13,8 +13,8 @@ use cairn_resp::{Protocol, Reply};
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -103,6 +103,7 @@ impl Server {
         });
         server.apply_to_hub(&server.config.read());
         server.engine.set_key_save_delay(server.config.read().key_save_delay);
+        server.clients.set_memory_limit(host::client_memory(&server.config.read()));
         server
     }
 
@@ -156,6 +157,7 @@ impl Server {
         self.engine.set_stop_writes_on_snapshot_error(settings.stop_writes_on_snapshot_error);
         host::set_observed(self.engine.observed(), settings);
         self.apply_to_hub(settings);
+        self.clients.set_memory_limit(host::client_memory(settings));
         self.engine.set_busy_after_ms(u64::try_from(settings.busy_reply_ms).unwrap_or(0));
     }
 
@@ -170,6 +172,7 @@ impl Server {
                 let hz = u64::try_from(server.config.read().hz).unwrap_or(10).max(1);
                 std::thread::sleep(Duration::from_millis(1000 / hz));
                 server.tick();
+                server.clients.count_memory();
                 let now = Instant::now();
                 if now.duration_since(sampled) >= SAMPLE_EVERY {
                     server.stats.sample(now);

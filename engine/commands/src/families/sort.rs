@@ -175,8 +175,8 @@ fn elements(ctx: &mut Context<'_, '_>, key: &[u8]) -> Result<(Vec<Vec<u8>>, bool
 
 fn run(ctx: &mut Context<'_, '_>, key: &[u8], mut options: SortOptions<'_>) -> CommandResult {
     let (mut elements, unordered) = elements(ctx, key)?;
-    if options.as_they_are && unordered && options.store.is_some() {
-        // A set has no order of its own, and what is stored must not depend on chance.
+    if options.as_they_are && unordered && (options.store.is_some() || ctx.in_script) {
+        // A set has no order of its own, and neither what is stored nor what a script does may depend on chance.
         (options.as_they_are, options.by_text, options.by) = (false, true, None);
     }
     if !options.as_they_are {

@@ -23,6 +23,9 @@ const MEMORY_MAX: usize = 512 << 20;
 /// The next collection begins when memory has grown to so many percent of what the last one left.
 const GC_PAUSE: i32 = 120;
 
+/// Results that `unpack` may give: what the interpreter's stack holds.
+const RESULTS_MAX: usize = 8_000;
+
 /// Compiled scripts that a thread keeps; when there are more, all are compiled anew.
 const COMPILED_MAX: usize = 1_000;
 
@@ -264,6 +267,7 @@ fn native(
         })?,
     )?;
     native.set("missing", lua.create_function(missing)?)?;
+    native.set("results_max", RESULTS_MAX)?;
     native.set("clock", lua.create_function(|_, ()| Ok(processor_seconds()))?)?;
     redis_api::add(lua, &native, kind, registering)?;
     native.set("bit", bit::library(lua)?)?;

@@ -72,6 +72,8 @@ pub(super) struct Run<'r, 'a, 'k> {
     pub(super) protocol: Protocol,
     /// It has called a command that writes.
     wrote: bool,
+    /// A client that tracks is told of changes of the declared keys: the script has read something.
+    remembers: bool,
     /// Others may know of what it did, so it cannot start again.
     told: bool,
     examined: Vec<KeyHash>,
@@ -122,6 +124,7 @@ pub(crate) fn execute(
         invocation,
         protocol: Protocol::Resp2,
         wrote: false,
+        remembers: false,
         told: false,
         examined: Vec::new(),
         examined_whole: false,
@@ -268,6 +271,10 @@ impl Run<'_, '_, '_> {
         let mut guard = AbortOnPanic { armed: true };
         context.run_inner(spec, args);
         guard.armed = false;
+        if spec.flags.has(Flags::READ) && !self.remembers {
+            self.remembers = true;
+            context.remember(self.invocation.keys);
+        }
         let replied = context.reply.since(start);
         if let Some(error) = replied.strip_prefix(b"-") {
             self.last_error = error.trim_ascii_end().to_vec();

@@ -6,8 +6,8 @@
 
 local native = ...
 local G = _G
-local error, next, pairs, pcall, rawget, rawset, select, type, xpcall =
-      error, next, pairs, pcall, rawget, rawset, select, type, xpcall
+local error, next, pairs, pcall, rawget, rawset, select, tonumber, type, unpack, xpcall =
+      error, next, pairs, pcall, rawget, rawset, select, tonumber, type, unpack, xpcall
 local getmetatable, setmetatable, setfenv, loadstring = getmetatable, setmetatable, setfenv, loadstring
 local insert, concat, byte, resume = table.insert, table.concat, string.byte, coroutine.resume
 local caught, go_on, handler = native.caught, native.go_on, native.handler
@@ -93,6 +93,21 @@ end
 G.table.insert = function(...)
   deny((...))
   return insert(...)
+end
+
+-- The language's own does not notice where the number of results overflows, and writes beyond its stack.
+function G.unpack(list, from, to)
+  local first, last = tonumber(from or 1), tonumber(to or type(list) == "table" and #list)
+  if first and last then
+    if first > last then return end
+    if not (last - first < native.results_max) then error("too many results to unpack", 2) end
+  end
+  -- Each argument takes the place of a result.
+  if to == nil then
+    if from == nil then return unpack(list) end
+    return unpack(list, from)
+  end
+  return unpack(list, from, to)
 end
 
 -- Only source text is loaded: compiled code could be anything.

@@ -42,6 +42,54 @@ pub(crate) fn show_output_limits(settings: &Settings) -> String {
     shown.collect::<Vec<_>>().join(" ")
 }
 
+/// How much memory all clients together may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientMemoryLimit {
+    /// So many bytes; 0 for no bound.
+    Bytes(u64),
+    /// So many hundredths of `maxmemory`.
+    Percent(u64),
+}
+
+impl Default for ClientMemoryLimit {
+    fn default() -> Self {
+        Self::Bytes(0)
+    }
+}
+
+impl ClientMemoryLimit {
+    /// In bytes; 0 for no bound.
+    pub(crate) fn bytes(self, maxmemory: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => maxmemory / 100 * percent + maxmemory % 100 * percent / 100,
+        }
+    }
+}
+
+/// Reads bytes, or a percentage of `maxmemory`.
+pub(crate) fn set_client_memory(settings: &mut Settings, words: &[&str]) -> Result<(), String> {
+    let [word] = words else { return Err("wrong number of arguments".into()) };
+    settings.client_memory = match word.strip_suffix('%') {
+        Some(percent) => {
+            let percent = percent.parse().ok().filter(|percent| (0..=100).contains(percent));
+            ClientMemoryLimit::Percent(percent.ok_or("argument must be a memory or percent value")?)
+        }
+        None => {
+            ClientMemoryLimit::Bytes(parse_bytes(word).ok_or("argument must be a memory or percent value")?)
+        }
+    };
+    Ok(())
+}
+
+/// The bound, as CONFIG GET shows it.
+pub(crate) fn show_client_memory(settings: &Settings) -> String {
+    match settings.client_memory {
+        ClientMemoryLimit::Bytes(bytes) => bytes.to_string(),
+        ClientMemoryLimit::Percent(percent) => format!("{percent}%"),
+    }
+}
+
 /// Reads the letters of event classes.
 pub(crate) fn set_events(settings: &mut Settings, words: &[&str]) -> Result<(), String> {
     let [letters] = words else { return Err("wrong number of arguments".into()) };

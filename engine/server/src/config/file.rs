@@ -74,7 +74,9 @@ impl Loader {
                 text => text.unwrap_or_default(),
             };
             let place = Place::CommandLine;
-            let Ok(words) = cairn_resp::split_args(text.as_bytes()) else { return Err(ConfigError::Quotes { place }) };
+            let Ok(words) = cairn_resp::split_args(text.as_bytes()) else {
+                return Err(ConfigError::Quotes { place });
+            };
             let mut words: Vec<String> =
                 words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
             if words.is_empty() {
@@ -185,7 +187,8 @@ mod tests {
         assert!(load(&args(&["--save", ""])).unwrap().0.save.is_empty());
         assert!(load(&args(&["--save", "--appendonly", "yes"])).unwrap().0.save.is_empty());
         assert_eq!(load(&args(&["--PORT", "1"])).unwrap().0.port, 1);
-        let (settings, _) = load(&args(&["--port 7001", "--save 60 1", "5 2", "--requirepass \"a b\""])).unwrap();
+        let (settings, _) =
+            load(&args(&["--port 7001", "--save 60 1", "5 2", "--requirepass \"a b\""])).unwrap();
         assert_eq!((settings.port, settings.requirepass.as_str()), (7001, "a b"));
         assert_eq!(settings.save, [(60, 1), (5, 2)]);
     }

@@ -97,6 +97,7 @@ pub(crate) struct Settings {
     /// Values of directives that change nothing here, by name.
     pub(crate) kept: BTreeMap<&'static str, String>,
     pub(crate) output_limits: clients::Limits,
+    pub(crate) client_memory: clients::ClientMemoryLimit,
     pub(crate) events: Interest,
     pub(crate) tracked_keys_max: i64,
 }

@@ -17,12 +17,7 @@ pub(crate) enum Written {
 
 /// Rewrites the file so that a start from it gives `settings`: lines of directives that differ are replaced where they
 /// stand, others keep their place, comments stay, and what is missing comes at the end, then the `users`, a line each.
-pub(crate) fn rewrite(
-    path: &Path,
-    settings: &Settings,
-    what: Written,
-    users: &[String],
-) -> io::Result<()> {
+pub(crate) fn rewrite(path: &Path, settings: &Settings, what: Written, users: &[String]) -> io::Result<()> {
     let old = fs::read_to_string(path)?;
     let new = rewritten(&old, settings, what, users);
     // Whole or not at all: a crash leaves one file or the other. It may hold a password, so it keeps its permissions.

@@ -113,6 +113,7 @@ static DIRECTIVES: &[Directive] = &[
     row("proto-max-bulk-len", Bytes(field!(max_bulk_bytes), MIB..=KEY_BYTES_MAX), "512mb", Always),
     row("client-query-buffer-limit", Bytes(field!(query_buffer_bytes), MIB..=BYTES_MAX), "1gb", Always),
     row("client-output-buffer-limit", Custom { set: clients::set_output_limits, show: clients::show_output_limits }, "normal 0 0 0 slave 256mb 64mb 60 pubsub 32mb 8mb 60", Always),
+    row("maxmemory-clients", Custom { set: clients::set_client_memory, show: clients::show_client_memory }, "0", Always),
     row("notify-keyspace-events", Custom { set: clients::set_events, show: clients::show_events }, "", Always),
     row("tracking-table-max-keys", Integer(field!(tracked_keys_max), 0..=i64::MAX), "1000000", Always),
     row("enable-debug-command", choice!(enable_debug_command, DebugCommand), "no", Start),

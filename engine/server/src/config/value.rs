@@ -101,8 +101,8 @@ impl Kind {
                     percent.map(|percent| percent.to_string())
                 };
                 let shown: Option<Vec<String>> = words.iter().map(percent).collect();
-                *(field.get_mut)(settings) =
-                    shown.ok_or("latency-tracking-info-percentiles should consist of numbers from 0 to 100")?;
+                *(field.get_mut)(settings) = shown
+                    .ok_or("latency-tracking-info-percentiles should consist of numbers from 0 to 100")?;
                 Ok(())
             }
             // Some of them are several words.

@@ -129,14 +129,19 @@ const NO_GREATER: &str =
     "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option.";
 
 pub(super) fn xread(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    read(ctx, &Read::parse(args, false)?)
+    read(ctx, args, &Read::parse(args, false)?)
 }
 
 pub(super) fn xreadgroup(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    read(ctx, &Read::parse(args, true)?)
+    read(ctx, args, &Read::parse(args, true)?)
 }
 
-fn read(ctx: &mut Context<'_, '_>, read: &Read<'_>) -> CommandResult {
+fn read(ctx: &mut Context<'_, '_>, args: &[&[u8]], read: &Read<'_>) -> CommandResult {
+    if ctx.in_script && read.block_ms.is_some() {
+        let name = String::from_utf8_lossy(args[0]);
+        let text = format!("ERR {name} command is not allowed with BLOCK option from scripts");
+        return Err(CommandError::other(text));
+    }
     let after = read.resolve(ctx)?;
     let (begin, at) = (ctx.reply.len(), ctx.reply.deferred());
     let mut served = 0;
