@@ -25,6 +25,7 @@ pub fn normal(value: Value, order: Order) -> Value {
         (Order::Pending, Value::Array(entries)) => {
             Value::Array(entries.into_iter().map(without_idle).collect())
         }
+        (Order::Nearest, Value::Array(items)) => nearest(items),
         (Order::Stream, value) => without_moments(value),
         (_, value) => value,
     }
@@ -35,6 +36,23 @@ fn sorted(items: Vec<Value>, size: usize) -> Value {
     let mut groups: Vec<_> = items.chunks(size).map(<[Value]>::to_vec).collect();
     groups.sort();
     Value::Array(groups.into_iter().flatten().collect())
+}
+
+/// Members with their distances, those equally far in any order, and the farthest without their names.
+fn nearest(items: Vec<Value>) -> Value {
+    fn distance(item: &Value) -> Option<&Value> {
+        if let Value::Array(parts) = item { parts.get(1) } else { None }
+    }
+    let farthest = items.last().and_then(distance).cloned();
+    let alike = items.chunk_by(|a, b| distance(a) == distance(b)).map(|alike| match distance(&alike[0]) {
+        Some(distance) if Some(distance) == farthest.as_ref() => vec![distance.clone(); alike.len()],
+        _ => {
+            let mut alike = alike.to_vec();
+            alike.sort();
+            alike
+        }
+    });
+    Value::Array(alike.flatten().collect())
 }
 
 /// A cursor as it is, and what was scanned in groups of `size`.

@@ -47,6 +47,9 @@ pub enum Order {
     /// after a restart, so the difference says nothing about the value. And but for the form of a sorted set, which in Redis
     /// is the large one after SORT, even after SORT_RO.
     Encoding,
+    /// Members with their distances, the nearest or the farthest of them: which of several equally far ones a count takes
+    /// is not said.
+    Nearest,
     /// Remaining times, which may differ by the moment between two calls.
     Time,
     /// The entries of a group that are not acknowledged: how long they have been idle is the third of each.
@@ -84,6 +87,10 @@ const fn scanpairs(words: &'static str) -> Template {
 
 const fn encoding(words: &'static str) -> Template {
     Template { words, order: Order::Encoding }
+}
+
+const fn nearest(words: &'static str) -> Template {
+    Template { words, order: Order::Nearest }
 }
 
 const fn time(words: &'static str) -> Template {

@@ -1,6 +1,6 @@
 //! Places on a map.
 
-use super::{Template, exact, items};
+use super::{Template, exact, items, nearest};
 
 pub(super) const TEMPLATES: &[Template] = &[
     exact("GEOADD k X,Y,p*"),
@@ -14,12 +14,12 @@ pub(super) const TEMPLATES: &[Template] = &[
     exact("GEOPOS k p*"),
     exact("GEOSEARCH k FROMMEMBER p BYRADIUS r km ASC"),
     exact("GEOSEARCH k FROMLONLAT X Y BYRADIUS r km DESC WITHDIST WITHCOORD WITHHASH"),
-    exact("GEOSEARCH k FROMLONLAT X Y BYBOX r r km ASC COUNT 3 WITHDIST"),
+    nearest("GEOSEARCH k FROMLONLAT X Y BYBOX r r km ASC COUNT 3 WITHDIST"),
     exact("GEOSEARCHSTORE k k FROMMEMBER p BYRADIUS r km"),
     exact("GEOSEARCHSTORE k k FROMLONLAT X Y BYBOX r r km STOREDIST"),
     exact("GEORADIUS k X Y r km ASC WITHDIST"),
     exact("GEORADIUS k X Y r km STORE k"),
-    exact("GEORADIUSBYMEMBER k p r km DESC COUNT 2"),
+    nearest("GEORADIUSBYMEMBER k p r km DESC COUNT 2 WITHDIST"),
     exact("GEORADIUSBYMEMBER_RO k p r km ASC WITHCOORD"),
     exact("ZREM k p"),
     exact("ZCARD k"),

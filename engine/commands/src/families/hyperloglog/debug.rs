@@ -48,7 +48,7 @@ mod tests {
             "PFDEBUG encoding h -> -ERR The specified key does not exist
              PFADD h a b -> :1
              PFDEBUG ENCODING h -> +sparse
-             PFDEBUG DECODE h -> $29 Z:8285 v:2,1 Z:7641 v:1,1 Z:456
+             PFDEBUG DECODE h -> $32 Z:12711 v:2,1 Z:3068 v:1,1 Z:603
              PFDEBUG toDense h -> :1
              PFDEBUG toDense h -> :0
              PFDEBUG DECODE h -> -ERR HLL encoding is not sparse
