@@ -70,7 +70,7 @@ impl Pair {
             if self.lately.len() > REMEMBERED {
                 self.lately.pop_front();
             }
-            is_comparable &= !is_refused_for_an_old_fault(&ours, &theirs);
+            is_comparable &= !shows_a_fault_of_redis(&ours, &theirs);
             if is_comparable && differs.is_none() {
                 differs = difference(step, &ours, &theirs);
                 if let Some((template, text)) = &differs {
@@ -194,15 +194,19 @@ impl Pair {
     }
 }
 
-/// SORT in Redis asks errno whether a number was out of range, and does not clear it before: after some command with a
-/// number that was, it refuses every element that is no integer, whatever it is.
-fn is_refused_for_an_old_fault(ours: &Value, theirs: &Value) -> bool {
+/// Whether this reply shows a fault of Redis, after which the two cannot be compared.
+///
+/// SORT asks errno whether a number was out of range, and does not clear it before: after some command with a number that
+/// was, it refuses every element that is no integer. And PFADD keeps in memory, but tells neither journal nor replica,
+/// what it has changed of a sketch before it finds it damaged.
+fn shows_a_fault_of_redis(ours: &Value, theirs: &Value) -> bool {
     const REFUSAL: &[u8] = b"ERR One or more scores can't be converted into double";
     match (ours, theirs) {
         (Value::Array(ours), Value::Array(theirs)) => {
-            ours.iter().zip(theirs).any(|(ours, theirs)| is_refused_for_an_old_fault(ours, theirs))
+            ours.iter().zip(theirs).any(|(ours, theirs)| shows_a_fault_of_redis(ours, theirs))
         }
-        (ours, Value::Error(theirs)) => !ours.is_error() && theirs == REFUSAL,
+        (Value::Error(ours), Value::Error(theirs)) => ours == theirs && theirs.starts_with(b"INVALIDOBJ"),
+        (_, Value::Error(theirs)) => theirs == REFUSAL,
         _ => false,
     }
 }
