@@ -75,6 +75,7 @@ pub struct Data<'a, 'k> {
 }
 
 impl<'a, 'k> Data<'a, 'k> {
+    #[inline]
     pub(crate) fn new(
         locked: &'a mut Locked<'k>,
         effects: &'a mut Effects,

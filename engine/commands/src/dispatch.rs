@@ -173,6 +173,9 @@ impl LockPlan {
     }
 
     pub(crate) fn of(spec: &CommandSpec, args: &[&[u8]], keyspace: &Keyspace) -> Self {
+        if spec.keys.is_one() {
+            return spec.keys.first(args).map_or(LockPlan::None, |at| LockPlan::One(keyspace.hash(args[at])));
+        }
         if spec.keys.reach_everywhere(args) {
             return LockPlan::Whole;
         }
@@ -397,6 +400,7 @@ pub struct Tools<'a> {
 
 /// Runs a command under its locks. Its reply and its effects are complete afterwards.
 #[allow(clippy::too_many_arguments, reason = "each is a part of the world that the caller holds apart")]
+#[inline]
 pub fn run(
     spec: &CommandSpec,
     args: &[&[u8]],
@@ -472,6 +476,7 @@ pub fn evict_key(
 
 impl Context<'_, '_> {
     /// Runs one command, alone or as part of EXEC; an error becomes its reply.
+    #[inline]
     pub(crate) fn run(&mut self, spec: &CommandSpec, args: &[&[u8]]) {
         let start = self.reply.len();
         self.data.effects().begin_command();

@@ -57,12 +57,14 @@ impl Effects {
             (0, None, false, false, false, 0);
     }
 
+    #[inline]
     pub(crate) fn begin_command(&mut self) {
         self.explicit = false;
         self.dirty = false;
     }
 
     /// Ends one command: what it changed without writing an effect of its own replays as the command itself.
+    #[inline]
     pub(crate) fn end_command(&mut self, db: u16, args: &[&[u8]]) {
         if self.dirty && !self.explicit {
             self.push(db, args);

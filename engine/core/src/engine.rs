@@ -735,8 +735,17 @@ impl Inner {
     /// could take away.
     #[inline]
     fn hold_for(&self, locked: &Locked<'_>, spec: &CommandSpec, plan: &LockPlan) -> Lsn {
+        if self.settings.always.load(Ordering::Acquire) {
+            self.hold_for_durable(locked, spec, plan)
+        } else {
+            Lsn::ZERO
+        }
+    }
+
+    #[inline(never)]
+    fn hold_for_durable(&self, locked: &Locked<'_>, spec: &CommandSpec, plan: &LockPlan) -> Lsn {
         // INFO tells of the server, and of keys only how many there are: whoever looks after a disk that hangs needs it.
-        if !self.settings.always.load(Ordering::Acquire) || spec.name == "info" {
+        if spec.name == "info" {
             return Lsn::ZERO;
         }
         let durable = self.log.durable().0;

@@ -307,17 +307,20 @@ impl Entry {
         }
     }
 
+    #[inline]
     fn object_ptr(&self) -> Option<*mut Object> {
         let flags = self.header().flags;
         // SAFETY: OBJECT says that an initialised Object lies at this offset, inside the allocation.
         (flags & OBJECT != 0).then(|| unsafe { self.base().add(object_offset(flags)).cast::<Object>() })
     }
 
+    #[inline]
     fn object_ref(&self) -> Option<&Object> {
         // SAFETY: as for object_ptr; self is borrowed for as long as the reference lives.
         self.object_ptr().map(|object| unsafe { &*object })
     }
 
+    #[inline]
     fn inline_bytes(&self) -> &[u8] {
         let header = self.header();
         let at = key_offset(header.flags) + self.key_len();

@@ -94,12 +94,17 @@ impl Shard {
     /// Notes that a key changed, for those who watch it or wait for it.
     #[inline]
     pub fn touch(&mut self, db: u16, key: &[u8]) {
+        if self.waiting.is_some() || !self.watched.is_empty() {
+            self.tell_of_change(db, key);
+        }
+    }
+
+    #[cold]
+    fn tell_of_change(&mut self, db: u16, key: &[u8]) {
         if let Some(waiting) = &mut self.waiting {
             waiting.note_change(db, key);
         }
-        if !self.watched.is_empty()
-            && let Some(watched) = self.watched.get_mut(&(db, key.into()))
-        {
+        if let Some(watched) = self.watched.get_mut(&(db, key.into())) {
             watched.version += 1;
         }
     }

@@ -57,7 +57,7 @@ pub(crate) fn push_unsigned(out: &mut Vec<u8>, mut value: u64) {
 
 #[inline]
 #[allow(clippy::cast_possible_truncation)] // a remainder of ten fits a byte
-fn digit(value: u64) -> u8 {
+pub(crate) fn digit(value: u64) -> u8 {
     b'0' + (value % 10) as u8
 }
 

@@ -1,6 +1,6 @@
 //! Replies, written for the protocol version a client speaks.
 
-use crate::number::{format_double, push_integer, push_unsigned};
+use crate::number::{digit, format_double, push_integer, push_unsigned};
 
 /// The version of the protocol a connection speaks; HELLO changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -289,11 +289,23 @@ impl<'a> Reply<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn header(&mut self, kind: u8, len: usize) {
-        self.out.push(kind);
-        push_unsigned(self.out, len as u64);
-        self.out.extend_from_slice(b"\r\n");
+        let len = len as u64;
+        // Nearly all are as short as this: written at once, instead of piece by piece.
+        match len {
+            0..10 => self.out.extend_from_slice(&[kind, digit(len), b'\r', b'\n']),
+            10..100 => self.out.extend_from_slice(&[kind, digit(len / 10), digit(len), b'\r', b'\n']),
+            100..1000 => {
+                let (hundreds, tens) = (digit(len / 100), digit(len / 10));
+                self.out.extend_from_slice(&[kind, hundreds, tens, digit(len), b'\r', b'\n']);
+            }
+            _ => {
+                self.out.push(kind);
+                push_unsigned(self.out, len);
+                self.out.extend_from_slice(b"\r\n");
+            }
+        }
     }
 }
 
