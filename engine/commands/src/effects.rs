@@ -50,6 +50,7 @@ impl Effects {
     }
 
     /// Forgets everything, keeping the memory.
+    #[inline]
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.changed.clear();
@@ -125,17 +126,21 @@ impl Effects {
         self.explicit = true;
     }
 
+    #[inline]
     fn push(&mut self, db: u16, args: &[&[u8]]) {
         match self.db {
             None => self.first_db = db,
-            Some(current) if current != db => {
-                push_command(&mut self.bytes, &[b"SELECT", db.to_string().as_bytes()])
-            }
+            Some(current) if current != db => self.push_select(db),
             Some(_) => {}
         }
         self.db = Some(db);
         self.count += 1;
         push_command(&mut self.bytes, args);
+    }
+
+    #[cold]
+    fn push_select(&mut self, db: u16) {
+        push_command(&mut self.bytes, &[b"SELECT", db.to_string().as_bytes()]);
     }
 
     /// Whether nothing is to be journaled.
@@ -145,16 +150,22 @@ impl Effects {
     }
 
     /// The bytes of one atomic append and the database they begin and end in. Several effects stand in MULTI and EXEC.
+    #[inline]
     pub fn finish(&mut self) -> (u16, &[u8]) {
-        if self.db.is_some_and(|db| db != self.first_db) {
-            push_command(&mut self.bytes, &[b"SELECT", self.first_db.to_string().as_bytes()]);
-        }
         if self.count > 1 {
-            const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-            self.bytes.splice(0..0, MULTI.iter().copied());
-            self.bytes.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
+            self.enclose();
         }
         (self.first_db, &self.bytes)
+    }
+
+    #[cold]
+    fn enclose(&mut self) {
+        const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+        if self.db.is_some_and(|db| db != self.first_db) {
+            self.push_select(self.first_db);
+        }
+        self.bytes.splice(0..0, MULTI.iter().copied());
+        self.bytes.extend_from_slice(b"*1\r\n$4\r\nEXEC\r\n");
     }
 
     /// The hashes of the keys that changed.
