@@ -7,7 +7,7 @@ pub use typed::Collection;
 pub(crate) use typed::bulk_item;
 
 use cairn_keyspace::types::Limits;
-use cairn_keyspace::{Clock, Entry, KeyHash, Keyspace, Locked, Object};
+use cairn_keyspace::{Clock, Entry, KeyHash, Keyspace, Locked, Object, Spot};
 use cairn_resp::Reply;
 
 use crate::dispatch::{Strayed, Tools};
@@ -121,18 +121,24 @@ impl<'a, 'k> Data<'a, 'k> {
         !self.replaying && entry.expire_at_ms().is_some_and(|at| at <= self.now_ms)
     }
 
-    /// Removes the key if it has expired; returns its hash.
+    /// Removes the key, or fields of it, if they have expired; returns its hash and where what is left of it lies.
     #[inline]
-    fn expire(&mut self, db: u16, key: &[u8]) -> KeyHash {
+    fn expire(&mut self, db: u16, key: &[u8]) -> (KeyHash, Option<Spot>) {
         let hash = self.hash(key);
-        match self.locked.shard(hash).database(db).get(hash.0, key) {
-            Some(entry) if self.is_expired(entry) => self.remove_expired(db, hash, key),
+        let database = self.locked.shard(hash).database(db);
+        let spot = database.locate(hash.0, key);
+        match spot.and_then(|spot| database.entry(spot)) {
+            Some(entry) if self.is_expired(entry) => {
+                self.remove_expired(db, hash, key);
+                (hash, None)
+            }
             Some(entry) if self.has_due_fields(entry) => {
                 self.remove_due_fields(db, hash, key, usize::MAX);
+                // The last of its fields may have been among them.
+                (hash, self.locked.shard(hash).database(db).locate(hash.0, key))
             }
-            _ => {}
+            _ => (hash, spot),
         }
-        hash
     }
 
     /// Whether an entry is a hash with fields that are gone for those who look.
@@ -259,8 +265,8 @@ impl<'a, 'k> Data<'a, 'k> {
 
     /// The entry of a key in any database; counts nothing.
     pub fn peek_in(&mut self, db: u16, key: &[u8]) -> Option<&Entry> {
-        let hash = self.expire(db, key);
-        self.locked.shard(hash).database(db).get(hash.0, key)
+        let (hash, spot) = self.expire(db, key);
+        self.locked.shard(hash).database(db).entry(spot?)
     }
 
     /// Whether a key is there; counts nothing.
@@ -279,8 +285,8 @@ impl<'a, 'k> Data<'a, 'k> {
 
     /// The entry of a key, to change its value; the caller then calls [`Data::changed`].
     pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        let hash = self.expire(self.db, key);
-        let entry = self.locked.shard_mut(hash).database_mut(self.db).get_mut(hash.0, key)?;
+        let (hash, spot) = self.expire(self.db, key);
+        let entry = self.locked.shard_mut(hash).database_mut(self.db).entry_mut(spot?)?;
         use_entry(entry, self.clock, self.random);
         Some(entry)
     }
@@ -354,7 +360,8 @@ impl<'a, 'k> Data<'a, 'k> {
 
     /// Takes a key out; an expired one counts as not there.
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
-        let hash = self.expire(self.db, key);
+        let (hash, spot) = self.expire(self.db, key);
+        spot?;
         let entry = self.locked.shard_mut(hash).database_mut(self.db).remove(hash.0, key)?;
         self.changed_in(self.db, key);
         Some(entry)
@@ -362,7 +369,7 @@ impl<'a, 'k> Data<'a, 'k> {
 
     /// Sets or clears the expiry of a key; false when there is no such key.
     pub fn set_expire_at_ms(&mut self, key: &[u8], at: Option<i64>) -> bool {
-        let hash = self.expire(self.db, key);
+        let (hash, _) = self.expire(self.db, key);
         let database = self.locked.shard_mut(hash).database_mut(self.db);
         let found = database.set_expire_at_ms(hash.0, key, at);
         if found {

@@ -145,9 +145,9 @@ impl Data<'_, '_> {
         edit: E,
         absent: impl FnOnce(&mut Self, E) -> usize,
     ) -> Result<usize, CommandError> {
-        let hash = self.expire(self.db, key);
+        let (hash, spot) = self.expire(self.db, key);
         let shard = self.locked.shard_mut(hash);
-        let Some(entry) = shard.database_mut(self.db).get_mut(hash.0, key) else {
+        let Some(entry) = spot.and_then(|spot| shard.database_mut(self.db).entry_mut(spot)) else {
             return Ok(absent(self, edit));
         };
         let fields_before = entry.fields_expire_at_ms();
