@@ -51,6 +51,8 @@ pub struct Lookups {
     pub misses: u64,
     /// Keys removed because they had expired.
     pub expired: u64,
+    /// Fields of hashes removed because they had expired.
+    pub expired_fields: u64,
 }
 
 /// The locked part of the keyspace, as one database, with what changes there on the way to the journal.
@@ -159,6 +161,7 @@ impl<'a, 'k> Data<'a, 'k> {
         if is_gone {
             self.notify_in(db, Interest::GENERIC, "del", key);
         }
+        self.lookups.expired_fields += removed.len() as u64;
         removed.len()
     }
 

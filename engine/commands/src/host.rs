@@ -6,6 +6,7 @@ use cairn_keyspace::Locked;
 
 use crate::acl::Acl;
 use crate::hub::{Hub, Inbox};
+use crate::memory::Memory;
 use crate::observed::Observed;
 use crate::script::Scripts;
 use crate::session::Session;
@@ -51,6 +52,22 @@ pub trait Host {
     /// INFO's text for these sections (lower case); all shards are held.
     fn info(&self, _sections: &[&str], _keyspace: &Locked<'_>) -> String {
         String::new()
+    }
+    /// What memory is used for; all shards are held.
+    fn memory(&self, _keyspace: &Locked<'_>) -> Memory {
+        Memory::default()
+    }
+    /// What the allocator tells of itself, for its experts.
+    fn allocator_report(&self) -> String {
+        NO_PROCESS.to_owned()
+    }
+    /// Gives memory that is free back to the system; the error is the reply.
+    fn release_memory(&self) -> Result<(), String> {
+        Err(NO_PROCESS.to_owned())
+    }
+    /// The position of the last change.
+    fn journal_end(&self) -> u64 {
+        0
     }
     /// When the last snapshot was completed, in seconds since the Unix epoch.
     fn last_save_unixtime(&self) -> i64 {

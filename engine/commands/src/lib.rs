@@ -19,6 +19,7 @@ mod glob;
 mod host;
 pub mod hub;
 mod keys;
+pub mod memory;
 mod monitor;
 pub mod observed;
 mod replay;

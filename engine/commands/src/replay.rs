@@ -52,6 +52,12 @@ impl Piece {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// How many bytes it is long.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether it is long enough to be replayed.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -101,6 +101,11 @@ impl Expiries {
         }
     }
 
+    /// The bytes of its chunks.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.len() * (size_of::<Chunk>() + size_of::<(u64, Box<Chunk>)>())
+    }
+
     /// The places from the earliest on.
     fn iter(&self) -> impl Iterator<Item = Place> {
         self.chunks.values().flat_map(|chunk| chunk.filled()).map(|place| Place(*place))

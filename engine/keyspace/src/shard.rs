@@ -434,6 +434,12 @@ impl Database {
         }
     }
 
+    /// The bytes of its table, and of what knows when its keys and fields expire.
+    #[must_use]
+    pub fn table_bytes(&self) -> (usize, usize) {
+        (self.table.bytes(), self.expiries.bytes() + self.field_expiries.bytes())
+    }
+
     /// The entry that expires first.
     #[must_use]
     pub fn soonest(&self) -> Option<&Entry> {

@@ -158,6 +158,11 @@ impl Bucket {
 }
 
 impl Table {
+    /// The bytes of its buckets, those that more entries spilled into not counted.
+    pub(crate) fn bytes(&self) -> usize {
+        self.pages.iter().map(|page| size_of_val(&**page)).sum()
+    }
+
     /// How many entries there are.
     #[must_use]
     pub(crate) fn len(&self) -> usize {

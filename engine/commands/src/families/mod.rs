@@ -3,6 +3,7 @@
 mod acl;
 mod bitmap;
 mod client;
+mod cluster;
 mod command;
 mod compare;
 mod connection;
@@ -20,8 +21,10 @@ mod latency;
 mod lcs;
 mod list;
 mod memory;
+mod modules;
 mod protocol;
 pub(crate) mod pubsub;
+mod replication;
 mod script;
 mod server;
 mod set;
@@ -65,6 +68,9 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     command::COMMANDS,
     wait::COMMANDS,
     acl::COMMANDS,
+    replication::COMMANDS,
+    cluster::COMMANDS,
+    modules::COMMANDS,
 ];
 
 /// Subcommands that are as their group is, but for name and arity; those with more to say are rows.

@@ -2,6 +2,7 @@
 //! clients that COMMAND INFO shows.
 
 mod bitmap;
+mod cluster;
 mod connection;
 mod generic;
 mod geo;
@@ -66,6 +67,7 @@ impl Doc {
 
 const GROUPS: &[(&str, &[Doc])] = &[
     ("bitmap", bitmap::DOCS),
+    ("cluster", cluster::DOCS),
     ("connection", connection::DOCS),
     ("generic", generic::DOCS),
     ("geo", geo::DOCS),
