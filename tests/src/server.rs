@@ -138,7 +138,12 @@ impl Setup {
         &self.log
     }
 
-    /// Starts it and waits until PING is answered; a start that is refused fails the test.
+    fn password(&self) -> Option<&str> {
+        let mut set = self.directives.iter().filter(|(name, _)| name == "requirepass");
+        set.next().map(|(_, password)| password.as_str()).filter(|password| !password.is_empty())
+    }
+
+    /// Starts it and waits until PING is answered with PONG; a start that is refused fails the test.
     #[track_caller]
     pub fn start(&self) -> Server {
         match self.try_start() {
@@ -170,7 +175,7 @@ impl Setup {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let outcome = await_some(START_LIMIT, || match running.ended() {
             Some(status) => Some(Err(programs::exit_code(status))),
-            None if serves(address) => Some(Ok(())),
+            None if serves(address, self.password()) => Some(Ok(())),
             None => None,
         });
         match outcome {
@@ -183,9 +188,16 @@ impl Setup {
     }
 }
 
-/// Whether something there answers PING: PONG, or that a password is needed.
-fn serves(address: SocketAddr) -> bool {
-    match Client::connect(address).and_then(|mut client| client.call(&["PING"])) {
+/// Whether something there serves keys: it answers PING with PONG, and before that with an error. Who is unknown hears
+/// NOAUTH from the start, so where a password is set it is given.
+fn serves(address: SocketAddr, password: Option<&str>) -> bool {
+    let ping = |mut client: Client| {
+        if let Some(password) = password {
+            client.call(&["AUTH", password])?;
+        }
+        client.call(&["PING"])
+    };
+    match Client::connect(address).and_then(ping) {
         Ok(Value::Simple(text)) => text == b"PONG",
         Ok(Value::Error(text)) => text.starts_with(b"NOAUTH"),
         _ => false,

@@ -17,16 +17,27 @@ use crate::host::EngineAlone;
 
 /// All clients that wait, by id.
 #[derive(Default)]
-pub(crate) struct Waiters(Mutex<HashMap<u64, Arc<Waiter>>>);
+pub(crate) struct Waiters(Mutex<HashMap<u64, Waiting>>);
+
+struct Waiting {
+    waiter: Arc<Waiter>,
+    /// Not for ever.
+    is_timed: bool,
+}
 
 impl Waiters {
     pub(crate) fn count(&self) -> usize {
         self.0.lock().len()
     }
 
+    /// How many do not wait for ever.
+    pub(crate) fn timed(&self) -> usize {
+        self.0.lock().values().filter(|waiting| waiting.is_timed).count()
+    }
+
     /// Wakes a client; whether it waited.
     pub(crate) fn unblock(&self, session: u64, with_error: bool) -> bool {
-        let waiter = self.0.lock().get(&session).cloned();
+        let waiter = self.0.lock().get(&session).map(|waiting| Arc::clone(&waiting.waiter));
         let why = if with_error { Woken::Refused } else { Woken::TimedOut };
         waiter.is_some_and(|waiter| waiter.wake(why))
     }
@@ -156,7 +167,8 @@ pub(crate) fn block(
     otherwise: Vec<u8>,
 ) -> Box<Blocked> {
     let waiter = Waiter::new(session.id, session.db, session.protocol == Protocol::Resp3);
-    engine.waiters.0.lock().insert(session.id, Arc::clone(&waiter));
+    let waiting = Waiting { waiter: Arc::clone(&waiter), is_timed: wait.timeout_ms.is_some() };
+    engine.waiters.0.lock().insert(session.id, waiting);
     let (keys, journal) = match wait.until {
         Until::Keys(keys) => (waiting::queue(locked, &waiter, keys), None),
         Until::Replicas => (Vec::new(), None),

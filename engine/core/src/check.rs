@@ -7,6 +7,7 @@ use cairn_keyspace::Keyspace;
 
 use crate::catalog::{Catalog, MANIFEST};
 use crate::error::OpenError;
+use crate::loading::Loading;
 use crate::options::Options;
 use crate::recovery::{self, Recovery};
 
@@ -55,7 +56,7 @@ pub fn check(options: &Options, with_digest: bool) -> Result<Checked, OpenError>
     let manifest = catalog.manifest();
     let keyspace = Keyspace::new(options.databases);
     let mut recovery = Recovery { fresh: !found, ..Recovery::default() };
-    recovery::read(options, &keyspace, &manifest, &mut recovery)?;
+    recovery::read(options, &keyspace, &manifest, &mut recovery, &Loading::default())?;
     let snapshot = manifest.snapshot.iter().map(|entry| (&entry.name, entry.lsn));
     let segments = manifest.segments.iter().map(|entry| (&entry.name, entry.first_lsn));
     let files = snapshot

@@ -1,8 +1,8 @@
 //! The engine: one keyspace, its journal and its snapshots.
 
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cairn_commands::acl::Acl;
@@ -22,6 +22,7 @@ use crate::catalog::Catalog;
 use crate::error::{OpenError, SaveError};
 use crate::eviction::{Eviction, MemoryLimit};
 use crate::host::EngineHost;
+use crate::loading::{self, Loading};
 use crate::log::Log;
 use crate::mending::Mending;
 use crate::options::{AutoRewrite, Options, SavePoint};
@@ -39,13 +40,15 @@ type Remaining = (KeyHash, Box<dyn FnOnce(&mut Locked<'_>) + Send>);
 pub(crate) struct Inner {
     pub(crate) keyspace: Keyspace,
     pub(crate) log: Log,
-    pub(crate) catalog: Arc<Catalog>,
+    /// Known once the data is loaded.
+    catalog: OnceLock<Arc<Catalog>>,
+    pub(crate) loading: Loading,
     pub(crate) options: Options,
     pub(crate) settings: Settings,
     pub(crate) snapshots: Snapshots,
     pub(crate) statistics: Statistics,
     pub(crate) observed: Observed,
-    pub(crate) recovery: Recovery,
+    recovery: OnceLock<Recovery>,
     pub(crate) mending: Mending,
     pub(crate) waiters: Waiters,
     /// Who may do what.
@@ -120,15 +123,27 @@ pub(crate) struct Statistics {
     pub(crate) hits: AtomicU64,
     pub(crate) misses: AtomicU64,
     pub(crate) expired: AtomicU64,
+    pub(crate) expired_fields: AtomicU64,
+    /// Ticks that left expired keys for the next one.
+    pub(crate) expiry_cut_short: AtomicU64,
+    /// Time that removing them took.
+    pub(crate) expiry_micros: AtomicU64,
     /// Changes since the last snapshot began.
     pub(crate) dirty: AtomicU64,
 }
 
 impl Statistics {
     pub(crate) fn reset(&self) {
-        [&self.hits, &self.misses, &self.expired]
-            .iter()
-            .for_each(|counter| counter.store(0, Ordering::Relaxed));
+        for counter in [
+            &self.hits,
+            &self.misses,
+            &self.expired,
+            &self.expired_fields,
+            &self.expiry_cut_short,
+            &self.expiry_micros,
+        ] {
+            counter.store(0, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn count(&self, lookups: Lookups) {
@@ -140,6 +155,7 @@ impl Statistics {
         add(&self.hits, lookups.hits);
         add(&self.misses, lookups.misses);
         add(&self.expired, lookups.expired);
+        add(&self.expired_fields, lookups.expired_fields);
     }
 }
 
@@ -228,11 +244,19 @@ impl Engine {
     /// # Errors
     /// Anything that is not as it was written; see [`OpenError`]. Nothing is started empty, and nothing overwritten.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        let keyspace = Keyspace::new(options.databases);
-        let opened = recovery::open(&options, &keyspace)?;
-        // Of what was loaded it is not known when it was last used.
-        keyspace.access().start_at(now_ms());
-        keyspace.access().set(options.memory.access());
+        let engine = Self::claim(options)?;
+        engine.load()?;
+        engine.serve();
+        Ok(engine)
+    }
+
+    /// Keeps other processes from a data directory, and reads nothing of it yet: until [`Engine::serve`] all commands that
+    /// need the data are answered with an error.
+    ///
+    /// # Errors
+    /// Where the directory cannot be made, or another process has it open.
+    pub fn claim(options: Options) -> Result<Self, OpenError> {
+        let lock = recovery::claim(&options)?;
         let settings = Settings {
             always: AtomicBool::new(options.append_only && options.fsync == Fsync::Always),
             always_from: AtomicU64::new(0),
@@ -246,10 +270,11 @@ impl Engine {
             key_save_delay: AtomicI64::new(0),
         };
         Ok(Self(Arc::new(Inner {
-            keyspace,
-            log: opened.log,
-            snapshots: Snapshots::new(opened.snapshot.as_ref()),
-            catalog: opened.catalog,
+            keyspace: Keyspace::new(options.databases),
+            log: Log::default(),
+            snapshots: Snapshots::new(),
+            catalog: OnceLock::new(),
+            loading: Loading::default(),
             mending: Mending::new(options.heap.clone()),
             waiters: Waiters::default(),
             eviction: Eviction::new(&options.memory, options.heap.clone()),
@@ -257,7 +282,7 @@ impl Engine {
             settings,
             statistics: Statistics::default(),
             observed: Observed::default(),
-            recovery: opened.recovery,
+            recovery: OnceLock::new(),
             acl: Acl::default(),
             hub: Hub::default(),
             scripts: Scripts::default(),
@@ -266,8 +291,39 @@ impl Engine {
             expire_from: AtomicU64::new(0),
             active_expire: AtomicBool::new(true),
             housekeeping: AtomicBool::new(true),
-            _lock: opened.lock,
+            _lock: lock,
         })))
+    }
+
+    /// Loads the snapshot and replays the journal, to be called once; [`Engine::serve`] is to follow.
+    ///
+    /// # Errors
+    /// As [`Engine::open`]; what has been loaded by then is part of the data, so the engine is of no use.
+    pub fn load(&self) -> Result<(), OpenError> {
+        let inner = &*self.0;
+        let opened = recovery::open(&inner.options, &inner.keyspace, &inner.loading)?;
+        // Of what was loaded it is not known when it was last used.
+        inner.keyspace.access().start_at(now_ms());
+        inner.keyspace.access().set(inner.options.memory.access());
+        opened.snapshot.iter().for_each(|entry| inner.snapshots.loaded(entry));
+        match opened.journal {
+            Some(journal) => inner.log.begin(journal),
+            None => inner.log.count_from(opened.recovery.end),
+        }
+        assert!(inner.catalog.set(opened.catalog).is_ok(), "a directory is loaded once");
+        inner.recovery.get_or_init(|| opened.recovery);
+        Ok(())
+    }
+
+    /// From here on all keys are served.
+    pub fn serve(&self) {
+        self.0.loading.end();
+    }
+
+    /// Whether keys are not served yet.
+    #[must_use]
+    pub fn is_loading(&self) -> bool {
+        self.0.loading.is_on()
     }
 
     /// A new client of this engine: the default user.
@@ -339,6 +395,11 @@ impl Engine {
         }
         let inner = &*self.0;
         if inner.scripts.is_busy() && refuse_while_busy(&inner.scripts, session, args, reply) {
+            return Outcome::Done { hold: Lsn::ZERO };
+        }
+        if inner.loading.is_on() && loading::refuse(session, args, reply) {
+            LAST_START_US.set(NOT_RUN);
+            inner.observed.errors.note(loading::ERROR);
             return Outcome::Done { hold: Lsn::ZERO };
         }
         let host = EngineHost { engine: &self.0, process };
@@ -452,6 +513,8 @@ impl Engine {
                 std::thread::sleep(std::time::Duration::from_secs_f64(*seconds));
                 out.ok();
             }
+            // There is nothing to write: what is on disk is being read.
+            Job::Shutdown { .. } if self.is_loading() => return JobDone::Exit,
             Job::Shutdown { save, force } => match self.shutdown(*save) {
                 Ok(()) => return JobDone::Exit,
                 Err(text) if *force => {
@@ -527,7 +590,7 @@ impl Engine {
     /// Housekeeping, to be called about ten times a second: removes expired keys where `expire` lets it, evicts where memory
     /// is short, takes snapshots that are due.
     pub fn tick(&self, expire: bool) {
-        if !self.0.housekeeping.load(Ordering::Relaxed) {
+        if self.is_loading() || !self.0.housekeeping.load(Ordering::Relaxed) {
             return;
         }
         self.0.do_remaining();
@@ -653,7 +716,7 @@ impl Engine {
     /// What was found when the directory was opened.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
-        &self.0.recovery
+        self.0.recovery()
     }
 }
 
@@ -699,6 +762,27 @@ fn refuse_while_busy(
 }
 
 impl Inner {
+    /// The files of the directory; they are known to all that runs after loading.
+    pub(crate) fn catalog(&self) -> &Arc<Catalog> {
+        self.catalog.get().expect("nothing asks for files before they are loaded")
+    }
+
+    /// What was found when the directory was opened; nothing while it is being loaded.
+    pub(crate) fn recovery(&self) -> &Recovery {
+        static NOTHING_YET: LazyLock<Recovery> = LazyLock::new(Recovery::default);
+        self.recovery.get().unwrap_or(&NOTHING_YET)
+    }
+
+    /// The position of the last snapshot.
+    pub(crate) fn snapshot_lsn(&self) -> Lsn {
+        self.catalog.get().map_or(Lsn::ZERO, |catalog| catalog.snapshot_lsn())
+    }
+
+    /// The name that all files of the directory bear; zeros while it is not known.
+    pub(crate) fn lineage(&self) -> String {
+        self.catalog.get().map_or_else(|| "0".repeat(32), |catalog| catalog.lineage().to_string())
+    }
+
     /// Appends what was done, under the locks it was done under: the journal's order is the commit order.
     /// Those who wait for what was changed are served with it.
     #[inline]
@@ -800,6 +884,7 @@ impl Inner {
             Some(Admission::Granted(permit)) => Some(permit),
             Some(_) => return,
         };
+        let begun = Instant::now();
         let (mut effects, mut random, limits) = (Effects::default(), 0, Limits::default());
         let start = self.expire_from.load(Ordering::Relaxed) as usize;
         let mut removed = 0;
@@ -807,6 +892,7 @@ impl Inner {
             let shard = (start + offset) % SHARDS;
             if removed >= MOST_PER_TICK {
                 // The next tick goes on here, so that no shard starves.
+                self.statistics.expiry_cut_short.fetch_add(1, Ordering::Relaxed);
                 self.expire_from.store(shard as u64, Ordering::Relaxed);
                 break;
             }
@@ -825,9 +911,11 @@ impl Inner {
                 let after = self.commit(&mut locked, &mut effects, now_ms);
                 effects.tell(&self.hub, 0, after.0);
                 self.statistics.expired.fetch_add(expired.keys as u64, Ordering::Relaxed);
+                self.statistics.expired_fields.fetch_add(expired.fields as u64, Ordering::Relaxed);
                 removed += expired.keys + expired.fields;
             }
         }
+        self.statistics.expiry_micros.fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
     }
 }
 

@@ -338,7 +338,10 @@ impl Inner {
     /// nobody may call it who holds one.
     #[inline]
     pub(crate) fn is_out_of_memory(&self) -> bool {
-        self.eviction.limited.load(Ordering::Relaxed) && self.make_room(None) == Room::None
+        // Of keys that are being loaded none may go: the journal that is read goes on to change them.
+        self.eviction.limited.load(Ordering::Relaxed)
+            && !self.loading.is_on()
+            && self.make_room(None) == Room::None
     }
 
     /// Frees memory that no command has asked for, as after a lower limit was set.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use cairn_commands::acl::Acl;
 use cairn_commands::hub::Inbox;
+use cairn_commands::memory::Memory;
 use cairn_commands::observed::Observed;
 use cairn_commands::script::Scripts;
 use cairn_commands::{ClientFilter, Host, Hub, Pause, Session, SnapshotReason};
@@ -70,6 +71,18 @@ impl Host for EngineHost<'_> {
     }
     fn info(&self, sections: &[&str], keyspace: &Locked<'_>) -> String {
         info::render(self.engine, self.process, sections, keyspace)
+    }
+    fn memory(&self, keyspace: &Locked<'_>) -> Memory {
+        info::figures(self.engine, self.process, keyspace)
+    }
+    fn allocator_report(&self) -> String {
+        self.process.allocator_report()
+    }
+    fn release_memory(&self) -> Result<(), String> {
+        self.process.release_memory()
+    }
+    fn journal_end(&self) -> u64 {
+        self.engine.log.end().0
     }
     fn last_save_unixtime(&self) -> i64 {
         self.engine.snapshots.last_unixtime()

@@ -40,6 +40,7 @@ mod error;
 mod eviction;
 mod host;
 mod info;
+mod loading;
 mod log;
 mod mending;
 mod options;
@@ -50,6 +51,7 @@ mod snapshots;
 pub use blocked::{Blocked, Unblocked};
 pub use cairn_commands::acl::{Acl, UserLine, UserLineError};
 pub use cairn_commands::hub::{Hub, HubCounts, Inbox, Interest, OutputLimit, OutputLimits};
+pub use cairn_commands::memory::Memory;
 pub use cairn_commands::observed;
 pub use cairn_commands::{
     ClientClass, ClientFilter, Command, Flags, Job, Pause, Protocol, Replies, Reply, Route, Session,
@@ -62,6 +64,7 @@ pub use check::{Checked, CheckedFile, check};
 pub use engine::{Engine, JobDone, Outcome};
 pub use error::{OpenError, SaveError};
 pub use eviction::{EvictionPolicy, MemoryLimit};
+pub use info::human_bytes;
 pub use mending::Heap;
 pub use options::{AutoRewrite, Options, SavePoint};
 pub use process::{Embedded, Process};

@@ -10,11 +10,12 @@ use cairn_journal::{Admission, Journal, JournalError};
 ///
 /// It may begin and end to be written down while the engine runs. Both happen while all shards are held, and so between two
 /// appends; who asks for the journal otherwise may still see the one that has just ended, which has all it was given.
+#[derive(Default)]
 pub(crate) struct Log {
     /// The number of the journal that is written; 0: none is.
     current: AtomicUsize,
     journals: Journals,
-    /// `appendonly no`: only the position moves, so that each snapshot has one of its own.
+    /// `appendonly no`, and before the data is loaded: only the position moves, so that each snapshot has one of its own.
     counted: AtomicU64,
 }
 
@@ -41,14 +42,9 @@ impl Journals {
 }
 
 impl Log {
-    pub(crate) fn journaled(journal: Arc<Journal>) -> Self {
-        let log = Self::counted(Lsn::ZERO);
-        log.begin(journal);
-        log
-    }
-
-    pub(crate) fn counted(from: Lsn) -> Self {
-        Self { current: AtomicUsize::new(0), journals: Journals::default(), counted: AtomicU64::new(from.0) }
+    /// From here on effects count as lying behind `end`.
+    pub(crate) fn count_from(&self, end: Lsn) {
+        self.counted.store(end.0, Ordering::Relaxed);
     }
 
     /// Writes down what comes from now on; all shards are locked.

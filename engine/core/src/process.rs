@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cairn_commands::hub::Inbox;
+use cairn_commands::memory::Memory;
 use cairn_commands::{ClientFilter, Pause, Session};
 
 /// What commands that need a server answer where there is none.
@@ -41,6 +42,18 @@ pub trait Process: Send + Sync {
     /// Lines of an INFO section (`server`, `clients`, `memory`, `stats`, `cpu`), before those of the engine.
     fn info(&self, _section: &str) -> Vec<(&'static str, String)> {
         Vec::new()
+    }
+    /// What the process knows of its memory: what is in use, and how much the allocator and the system hold.
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
+    /// What the allocator tells of itself, for its experts.
+    fn allocator_report(&self) -> String {
+        NO_SERVER.to_owned()
+    }
+    /// Gives memory that is free back to the system; the error is the reply.
+    fn release_memory(&self) -> Result<(), String> {
+        Err(NO_SERVER.to_owned())
     }
     /// The percentiles that INFO latencystats shows.
     fn latency_percentiles(&self) -> Vec<f64> {

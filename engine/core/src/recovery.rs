@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::error::OpenError;
-use crate::log::Log;
+use crate::loading::Loading;
 use crate::options::Options;
 use crate::snapshots::load_libraries;
 
@@ -61,29 +61,35 @@ impl std::fmt::Display for Recovery {
 }
 
 pub(crate) struct Opened {
-    pub(crate) lock: Box<dyn LockGuard>,
     pub(crate) catalog: Arc<Catalog>,
-    pub(crate) log: Log,
+    /// None with `appendonly no`.
+    pub(crate) journal: Option<Arc<Journal>>,
     pub(crate) snapshot: Option<SnapshotEntry>,
     pub(crate) recovery: Recovery,
 }
 
-pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, OpenError> {
+/// Makes the directory where it is absent, and keeps other processes from it.
+pub(crate) fn claim(options: &Options) -> Result<Box<dyn LockGuard>, OpenError> {
+    let dir = &options.dir;
+    options.disk.create_dir_all(dir).map_err(|source| OpenError::Io { path: dir.clone(), source })?;
+    lock(options)
+}
+
+/// Loads a directory that was claimed.
+pub(crate) fn open(options: &Options, keyspace: &Keyspace, loading: &Loading) -> Result<Opened, OpenError> {
     let started = Instant::now();
     let dir = &options.dir;
     let io = |source| OpenError::Io { path: dir.clone(), source };
-    options.disk.create_dir_all(dir).map_err(io)?;
-    let lock = lock(options)?;
     let (catalog, found) =
         Catalog::open(options.disk.clone(), dir, options.keyring.clone(), options.databases)?;
     let catalog = Arc::new(catalog);
     let manifest = catalog.manifest();
     let mut recovery = Recovery { fresh: !found, ..Recovery::default() };
-    let resume = read(options, keyspace, &manifest, &mut recovery)?;
+    let resume = read(options, keyspace, &manifest, &mut recovery, loading)?;
     catalog.remove_leftovers(recovery.end)?;
     catalog.begin_epoch().map_err(io)?;
-    let log = if options.append_only {
-        Log::journaled(start_journal(options, options.fsync, resume, &catalog)?)
+    let journal = if options.append_only {
+        Some(start_journal(options, options.fsync, resume, &catalog)?)
     } else {
         if !manifest.segments.is_empty() {
             tracing::warn!(
@@ -91,10 +97,10 @@ pub(crate) fn open(options: &Options, keyspace: &Keyspace) -> Result<Opened, Ope
                  survives only in snapshots"
             );
         }
-        Log::counted(recovery.end)
+        None
     };
     recovery.duration = started.elapsed();
-    Ok(Opened { lock, catalog, log, snapshot: manifest.snapshot, recovery })
+    Ok(Opened { catalog, journal, snapshot: manifest.snapshot, recovery })
 }
 
 /// Begins to write the journal where it is to go on.
@@ -137,15 +143,29 @@ pub(crate) fn read(
     keyspace: &Keyspace,
     manifest: &Manifest,
     recovery: &mut Recovery,
+    loading: &Loading,
 ) -> Result<Resume, OpenError> {
+    loading.expect(bytes_to_read(options, manifest));
     if let Some(entry) = &manifest.snapshot {
-        load_snapshot(options, keyspace, manifest, entry)?;
+        load_snapshot(options, keyspace, manifest, entry, loading)?;
         recovery.snapshot_entries = entry.entries;
         recovery.snapshot_lsn = entry.lsn;
     }
-    let resume = replay_journal(options, keyspace, manifest, recovery)?;
+    let resume = replay_journal(options, keyspace, manifest, recovery, loading)?;
     recovery.end = resume.end();
     Ok(resume)
+}
+
+/// About how much the manifest's files hold: the journal's last one may not be full.
+fn bytes_to_read(options: &Options, manifest: &Manifest) -> u64 {
+    let snapshot = manifest.snapshot.as_ref();
+    let from = snapshot.map_or(Lsn::ZERO, |entry| entry.lsn);
+    let journal = manifest.segments.last().map_or(0, |last| {
+        // A file that is not there is reported by who reads it.
+        let bytes = options.disk.len(&options.dir.join(&last.name)).unwrap_or(0);
+        last.first_lsn.0.saturating_sub(from.0) + bytes
+    });
+    snapshot.map_or(0, |entry| entry.bytes) + journal
 }
 
 fn load_snapshot(
@@ -153,6 +173,7 @@ fn load_snapshot(
     keyspace: &Keyspace,
     manifest: &Manifest,
     entry: &SnapshotEntry,
+    loading: &Loading,
 ) -> Result<(), OpenError> {
     let path = options.dir.join(&entry.name);
     if !options.disk.exists(&path).map_err(|source| OpenError::Io { path: path.clone(), source })? {
@@ -179,6 +200,9 @@ fn load_snapshot(
     let per_shard = keys_per_shard(container.index());
     let libraries = Mutex::new(Vec::new());
     let load = |block: Block<'_>| {
+        loading.add(
+            container.index().blocks.get(block.number as usize).map_or(0, |one| one.header.stored_bytes),
+        );
         load_block(keyspace, &options.limits, &block, &per_shard, &libraries).map_err(|why| {
             OpenError::Replay { place: format!("{}: offset {}", path.display(), block.offset), why }
         })
@@ -232,6 +256,7 @@ fn replay_journal(
     keyspace: &Keyspace,
     manifest: &Manifest,
     recovery: &mut Recovery,
+    loading: &Loading,
 ) -> Result<Resume, OpenError> {
     let from = recovery.snapshot_lsn;
     if manifest.segments.is_empty() {
@@ -247,7 +272,7 @@ fn replay_journal(
             return Err(OpenError::NotEncrypted { path });
         }
     }
-    let (report, replayed) = scan_and_replay(options, keyspace, manifest, from)?;
+    let (report, replayed) = scan_and_replay(options, keyspace, manifest, from, loading)?;
     if let Some(cut) = &report.cut {
         tracing::warn!(
             file = %cut.file.display(),
@@ -281,6 +306,7 @@ fn scan_and_replay(
     keyspace: &Keyspace,
     manifest: &Manifest,
     from: Lsn,
+    loading: &Loading,
 ) -> Result<(ScanReport, u64), OpenError> {
     let (filled, pieces) = mpsc::sync_channel(PIECES_AHEAD);
     std::thread::scope(|scope| {
@@ -291,6 +317,7 @@ fn scan_and_replay(
         let replayed = replay(keyspace, &options.limits, options.threads, |replayer| {
             // The receiver goes with this closure, so that reading ends when replaying has.
             for piece in pieces {
+                loading.add(piece.len() as u64);
                 replayer.feed(piece)?;
             }
             replayer.finish()?;

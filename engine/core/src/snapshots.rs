@@ -22,6 +22,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::engine::{Inner, now_ms};
 use crate::error::SaveError;
+use crate::loading::Loading;
 use crate::options::Options;
 use crate::recovery::{self, Recovery};
 
@@ -70,6 +71,10 @@ pub(crate) struct Status {
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
     pub(crate) progress_entries: u64,
+    /// How many keys the running one will hold.
+    pub(crate) total_entries: u64,
+    /// How many have failed since one went well.
+    pub(crate) failures_in_a_row: u64,
     /// Another one follows the running one.
     pub(crate) scheduled: bool,
     pub(crate) forks_total: u64,
@@ -98,14 +103,17 @@ pub(crate) struct Snapshots {
 }
 
 impl Snapshots {
-    pub(crate) fn new(loaded: Option<&SnapshotEntry>) -> Self {
+    pub(crate) fn new() -> Self {
         let mut state = State::default();
         // As in Redis: what was there at the start counts as saved at the start.
         state.status.last_unixtime = unixtime();
-        if let Some(loaded) = loaded {
-            (state.status.bytes, state.status.entries) = (loaded.bytes, loaded.entries);
-        }
         Self { state: Mutex::new(state), ended: Condvar::new(), failing: AtomicBool::new(false) }
+    }
+
+    /// Notes the snapshot that was loaded.
+    pub(crate) fn loaded(&self, entry: &SnapshotEntry) {
+        let status = &mut self.state.lock().status;
+        (status.bytes, status.entries) = (entry.bytes, entry.entries);
     }
 
     /// Whether the last snapshot failed.
@@ -166,6 +174,7 @@ impl Snapshots {
             Ok(info) => {
                 state.failed = None;
                 state.status.last = Outcome::Written;
+                state.status.failures_in_a_row = 0;
                 state.status.written_total += 1;
                 state.status.last_unixtime = unixtime();
                 (state.status.bytes, state.status.entries) = (info.bytes, info.entries);
@@ -173,6 +182,7 @@ impl Snapshots {
             Err(error) => {
                 state.failed = Some(Instant::now());
                 state.status.last = Outcome::Failed(error.to_string());
+                state.status.failures_in_a_row += 1;
             }
         }
         self.ended.notify_all();
@@ -193,7 +203,7 @@ impl Snapshots {
     }
 }
 
-fn unixtime() -> i64 {
+pub(crate) fn unixtime() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
@@ -283,7 +293,7 @@ fn journal_outgrown(inner: &Inner) -> bool {
 impl Inner {
     /// Bytes of the snapshot and of the effects since: what a log that is rewritten would hold.
     pub(crate) fn journal_bytes(&self) -> u64 {
-        let since = self.log.end().0.saturating_sub(self.catalog.snapshot_lsn().0);
+        let since = self.log.end().0.saturating_sub(self.snapshot_lsn().0);
         self.snapshots.state.lock().status.bytes + since
     }
 }
@@ -322,7 +332,7 @@ fn target(inner: &Inner, lsn: Lsn, name: String, file_id: FileId, key: FileKey) 
         magic: Magic::Snapshot,
         encrypted: key.is_some(),
         file_id,
-        lineage: inner.catalog.lineage(),
+        lineage: inner.catalog().lineage(),
         created_unix_ms: now_ms() as u64,
         body: Body::Snapshot(SnapshotBody { lsn }),
     };
@@ -356,18 +366,19 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
     let taken = taken_names(inner)?;
     inner.mending.finish();
     let pause = inner.keyspace.access().pause();
-    let (target, child, dirty, fork_micros) = {
+    let (target, child, dirty, entries, fork_micros) = {
         let stopped = Instant::now();
         let locked = inner.keyspace.lock_all();
         let lsn = inner.log.rotate();
         let dirty = inner.statistics.dirty.load(Ordering::Relaxed);
+        let entries = (0..inner.keyspace.databases()).map(|db| locked.len(db) as u64).sum();
         let target = target(inner, lsn, free_name(&taken, lsn), file_id, key);
         // Forked while every shard is locked, so that the child holds exactly the state at that position.
         let source = Shards::of(inner, &locked);
         let child = fork_writer(&*inner.options.disk, &target.params, &source).map_err(SaveError::Fork)?;
         drop(locked);
         let fork_micros = stopped.elapsed().as_micros() as u64;
-        (target, Arc::new(child), dirty, fork_micros)
+        (target, Arc::new(child), dirty, entries, fork_micros)
     };
     {
         let mut state = inner.snapshots.state.lock();
@@ -377,6 +388,7 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
         state.child = Some(child.clone());
         state.status.fork_micros = fork_micros;
         state.status.forks_total += 1;
+        state.status.total_entries = entries;
     }
     let summary = wait_for(inner, &child, &target);
     drop(pause);
@@ -454,7 +466,7 @@ fn install(inner: &Inner, target: &Target, summary: &Summary) -> Result<(), Save
         entries: summary.entries,
     };
     inner
-        .catalog
+        .catalog()
         .snapshot_installed(entry, inner.log.journal().is_some())
         .map_err(|source| SaveError::Io { path: inner.options.dir.join(crate::catalog::MANIFEST), source })
 }
@@ -541,7 +553,8 @@ pub(crate) fn load_journal(inner: &Inner) -> Result<(), String> {
         }
         let found = Keyspace::new(inner.keyspace.databases());
         let options = Options { limits: (*inner.settings.limits()).clone(), ..inner.options.clone() };
-        recovery::read(&options, &found, &inner.catalog.manifest(), &mut Recovery::default())?;
+        let manifest = inner.catalog().manifest();
+        recovery::read(&options, &found, &manifest, &mut Recovery::default(), &Loading::default())?;
         inner.keyspace.libraries.set((*found.libraries.get()).clone());
         let found = found.lock_all();
         for db in 0..inner.keyspace.databases() {
@@ -570,9 +583,9 @@ pub(crate) fn switch_journal(inner: &Inner, is_announced: bool) -> Result<(), St
         let written = if on { Some(write_stopped(inner, &locked)?) } else { None };
         let fsync = inner.settings.fsync();
         if on {
-            inner.catalog.begin_epoch()?;
+            inner.catalog().begin_epoch()?;
             let resume = Resume::at(inner.log.end());
-            inner.log.begin(recovery::start_journal(&inner.options, fsync, resume, &inner.catalog)?);
+            inner.log.begin(recovery::start_journal(&inner.options, fsync, resume, inner.catalog())?);
         } else {
             inner.log.end_journal()?;
         }
@@ -625,7 +638,7 @@ fn load_snapshot(
     locked: &mut Locked<'_>,
     how: Reload,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let entry = inner.catalog.manifest().snapshot.ok_or(NOT_LOADED)?;
+    let entry = inner.catalog().manifest().snapshot.ok_or(NOT_LOADED)?;
     let path = inner.options.dir.join(&entry.name);
     let container = Container::open(&*inner.options.disk, &path, inner.options.keyring.as_deref())?;
     let limits = inner.settings.limits();

@@ -9,10 +9,10 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
-use tikv_jemalloc_ctl::{epoch, raw, stats};
+use tikv_jemalloc_ctl::{epoch, raw, stats, stats_print};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -34,6 +34,8 @@ static CONFIGURATION: &u8 = &b"thp:always,metadata_thp:auto,slab_sizes:1-4096:8,
 pub(crate) struct Memory {
     /// In use by the program.
     pub(crate) used: u64,
+    /// The most that was ever found in use.
+    pub(crate) peak: u64,
     /// As well, or kept ready for its threads.
     pub(crate) allocated: u64,
     /// In pages that hold something of it.
@@ -41,6 +43,9 @@ pub(crate) struct Memory {
     /// In physical memory.
     pub(crate) resident: u64,
 }
+
+/// The most that any look has found in use.
+static PEAK: AtomicU64 = AtomicU64::new(0);
 
 /// Asks the allocator; zeros where it does not tell.
 pub(crate) fn memory() -> Memory {
@@ -53,12 +58,37 @@ pub(crate) fn memory() -> Memory {
         read(raw::read(b"stats.arenas.4096.tcache_bytes\0"))
             + read(raw::read(b"stats.arenas.4096.tcache_stashed_bytes\0"))
     };
+    let used = allocated.saturating_sub(kept);
     Memory {
-        used: allocated.saturating_sub(kept),
+        used,
+        peak: PEAK.fetch_max(used, Relaxed).max(used),
         allocated,
         active: read(stats::active::read()),
         resident: read(stats::resident::read()),
     }
+}
+
+/// What jemalloc tells of itself, as it prints it.
+pub(crate) fn report() -> String {
+    let mut text = Vec::new();
+    let printed = stats_print::stats_print(&mut text, stats_print::Options::default());
+    // It is there for people, who can make something of a part.
+    printed.map_or_else(|error| error.to_string(), |()| String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Gives free memory back to the system: that of this thread's cache, and whole pages of all arenas.
+pub(crate) fn purge() -> Result<(), String> {
+    // 4096 stands for all arenas together.
+    for action in [c"thread.tcache.flush", c"arena.4096.purge"] {
+        let nothing = std::ptr::null_mut();
+        // SAFETY: both are actions, which take no value and give none.
+        let code =
+            unsafe { tikv_jemalloc_sys::mallctl(action.as_ptr(), nothing, nothing.cast(), nothing, 0) };
+        if code != 0 {
+            return Err("ERR Error purging dirty pages".to_owned());
+        }
+    }
+    Ok(())
 }
 
 const SMALL: usize = 4096;
@@ -212,6 +242,12 @@ mod tests {
         assert!(heap.used_bytes() - used > 9_000_000);
         drop(blocks);
         assert!((heap.thread_balance() - before).abs() < 100_000);
+    }
+
+    #[test]
+    fn free_memory_goes_back_and_the_report_is_jemalloc_s() {
+        assert_eq!(purge(), Ok(()));
+        assert!(report().contains("jemalloc statistics"), "{}", report());
     }
 
     #[test]

@@ -377,6 +377,13 @@ impl Clients {
         slow.iter().for_each(|client| client.inbox.check(limits));
     }
 
+    /// The longest of what waits to be read as a request, and of what waits to be written.
+    pub(crate) fn largest_buffers(&self) -> (usize, usize) {
+        self.connected.lock().values().fold((0, 0), |(input, output), client| {
+            (input.max(client.query_bytes.load(Relaxed)), output.max(client.inbox.pending_bytes()))
+        })
+    }
+
     /// How many wait for something other than requests.
     pub(crate) fn blocked(&self) -> usize {
         self.connected.lock().values().filter(|c| c.is_blocked.load(Relaxed)).count()

@@ -1,14 +1,15 @@
 //! The seam to the engine: what it asks of the server around it, and what configuration it takes.
 
-use crate::alloc::HugePages;
+use crate::alloc::{self, HugePages};
 use crate::config::{DebugCommand, Fsync, MaxmemoryPolicy, Settings, Written};
 use crate::info;
 use crate::server::Server;
+use crate::sys;
 use crate::users;
 use cairn_engine::observed::Observed;
 use cairn_engine::{
-    AutoRewrite, ClientFilter, EvictionPolicy, Inbox, Limits, MemoryLimit, Options, OutputLimits, Pause,
-    Process, SavePoint, Session,
+    AutoRewrite, ClientFilter, EvictionPolicy, Inbox, Limits, Memory, MemoryLimit, Options, OutputLimits,
+    Pause, Process, SavePoint, Session,
 };
 use cairn_seal::Keyring;
 use std::io;
@@ -57,6 +58,10 @@ impl Process for Server {
     fn config_set(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
         let _alone = self.configuring.lock();
         let changed = self.config.read().with(pairs)?;
+        if self.engine.is_loading() && changed.appendonly != self.config.read().appendonly {
+            let why = "the data is being loaded, from the journal there is";
+            return Err(format!("ERR CONFIG SET failed (possibly related to argument 'appendonly') - {why}"));
+        }
         self.listen_elsewhere(&changed)?;
         let mut config = self.config.write();
         if changed.appendonly != config.appendonly {
@@ -95,6 +100,29 @@ impl Process for Server {
 
     fn info(&self, section: &str) -> Vec<(&'static str, String)> {
         info::section(self, section)
+    }
+
+    fn memory(&self) -> Memory {
+        let heap = alloc::memory();
+        Memory {
+            used: heap.used,
+            peak: heap.peak,
+            startup: self.startup_bytes,
+            clients: self.clients.memory_bytes() as u64,
+            allocated: heap.allocated,
+            active: heap.active,
+            resident: heap.resident,
+            process: sys::resident_bytes(),
+            ..Memory::default()
+        }
+    }
+
+    fn allocator_report(&self) -> String {
+        alloc::report()
+    }
+
+    fn release_memory(&self) -> Result<(), String> {
+        alloc::purge()
     }
 
     fn clients(&self, filter: &ClientFilter, asking: &Session) -> String {

@@ -2,7 +2,8 @@
 
 use crate::config::MaxmemoryPolicy;
 use crate::server::Server;
-use crate::sys::{Whose, cpu_time};
+use crate::sys::{self, Whose, cpu_time};
+use cairn_engine::human_bytes;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -60,47 +61,30 @@ fn server_section(server: &Server) -> Fields {
 }
 
 fn clients_section(server: &Server) -> Fields {
+    let (input, output) = server.clients.largest_buffers();
     vec![
         ("connected_clients", server.clients.count().to_string()),
         ("cluster_connections", "0".into()),
+        ("client_recent_max_input_buffer", input.to_string()),
+        ("client_recent_max_output_buffer", output.to_string()),
         ("maxclients", server.config.read().maxclients.to_string()),
         ("blocked_clients", server.clients.blocked().to_string()),
         ("tracking_clients", server.engine.hub().counts().trackers.to_string()),
     ]
 }
 
+/// What the engine does not know of memory; figures of use are its.
 fn memory_section(server: &Server) -> Fields {
     let config = server.config.read();
-    let memory = crate::alloc::memory();
-    let ratio = if memory.used == 0 { 0.0 } else { memory.resident as f64 / memory.used as f64 };
+    let system = sys::memory_bytes();
     vec![
-        ("used_memory", memory.used.to_string()),
-        ("used_memory_human", human(memory.used)),
-        ("used_memory_rss", memory.resident.to_string()),
-        ("used_memory_rss_human", human(memory.resident)),
-        ("allocator_allocated", memory.allocated.to_string()),
-        ("allocator_active", memory.active.to_string()),
-        ("allocator_resident", memory.resident.to_string()),
-        ("mem_fragmentation_ratio", format!("{ratio:.2}")),
+        ("total_system_memory", system.to_string()),
+        ("total_system_memory_human", human_bytes(system)),
         ("mem_allocator", "jemalloc-5.3".into()),
         ("maxmemory", config.maxmemory.to_string()),
-        ("maxmemory_human", human(config.maxmemory)),
-        ("mem_clients_normal", server.clients.memory_bytes().to_string()),
-        ("mem_clients_slaves", "0".into()),
+        ("maxmemory_human", human_bytes(config.maxmemory)),
         ("maxmemory_policy", MaxmemoryPolicy::NAMES[config.maxmemory_policy as usize].into()),
     ]
-}
-
-/// A number of bytes for people, as Redis writes it: `1.50M`.
-fn human(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "K", "M", "G", "T"] {
-        if value < 1024.0 {
-            return if unit == "B" { format!("{bytes}B") } else { format!("{value:.2}{unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.2}P")
 }
 
 fn stats_section(server: &Server) -> Fields {
@@ -125,23 +109,13 @@ fn stats_section(server: &Server) -> Fields {
 
 fn cpu_section() -> Fields {
     let (own, children) = (cpu_time(Whose::Process), cpu_time(Whose::Children));
+    let main = sys::main_thread_cpu_time();
     vec![
         ("used_cpu_sys", format!("{:.6}", own.system)),
         ("used_cpu_user", format!("{:.6}", own.user)),
         ("used_cpu_sys_children", format!("{:.6}", children.system)),
         ("used_cpu_user_children", format!("{:.6}", children.user)),
+        ("used_cpu_sys_main_thread", format!("{:.6}", main.system)),
+        ("used_cpu_user_main_thread", format!("{:.6}", main.user)),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::human;
-
-    #[test]
-    fn sizes_read_as_redis_writes_them() {
-        assert_eq!(human(0), "0B");
-        assert_eq!(human(1023), "1023B");
-        assert_eq!(human(1536), "1.50K");
-        assert_eq!(human(3 << 30), "3.00G");
-    }
 }

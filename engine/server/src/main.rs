@@ -24,7 +24,7 @@ mod stats;
 mod sys;
 mod users;
 
-use cairn_engine::{Engine, Job};
+use cairn_engine::{Engine, Job, OpenError};
 use cairn_resp::Protocol;
 use cairn_seal::Keyring;
 use config::Settings;
@@ -115,8 +115,7 @@ fn start(
     let bound = listen::bind(&settings).map_err(|error| Failure::new(error.exit_code(), error))?;
     let keyring = keyring(&settings)?;
     let is_encrypted = keyring.is_some();
-    let engine = Engine::open(host::options(&settings, keyring))
-        .map_err(|error| Failure::new(u8::try_from(error.exit_code()).unwrap_or(1), error))?;
+    let engine = Engine::claim(host::options(&settings, keyring)).map_err(not_opened)?;
     users::begin(engine.acl(), &settings).map_err(|error| Failure::new(2, error))?;
     let kick = engine.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -133,12 +132,30 @@ fn start(
         let _unix_file = bound.serve(&server).map_err(|error| Failure::new(1, error))?;
         let _pidfile = Pidfile::write(&server.config.read().pidfile)?;
         server.start_clock().map_err(|error| Failure::new(1, format!("cannot start a thread: {error}")))?;
+        tokio::select! {
+            loaded = load(&server) => loaded?,
+            ended = serve_until_ended(&server, &mut signals) => return ended,
+        }
         announce(&server, is_encrypted);
+        server.engine.serve();
         serve_until_ended(&server, &mut signals).await
     });
     // Connections wait for nothing but the end: they need not be asked.
     runtime.shutdown_background();
     result
+}
+
+fn not_opened(error: OpenError) -> Failure {
+    Failure::new(u8::try_from(error.exit_code()).unwrap_or(1), error)
+}
+
+/// Loads the data on a thread of its own, so that clients are answered meanwhile.
+async fn load(server: &Arc<Server>) -> Result<(), Failure> {
+    let loading = Arc::clone(server);
+    match tokio::task::spawn_blocking(move || loading.load()).await {
+        Ok(loaded) => loaded.map_err(not_opened),
+        Err(error) => Err(Failure::new(1, format!("the data could not be loaded: {error}"))),
+    }
 }
 
 /// Makes room for as many connections as are allowed.

@@ -1,5 +1,6 @@
 //! The running server: what its connections share, its clockwork, and its end.
 
+use crate::alloc;
 use crate::clients::Clients;
 use crate::config::Settings;
 use crate::host;
@@ -8,7 +9,7 @@ use crate::log::LevelHandle;
 use crate::pause::Paused;
 use crate::stats::Stats;
 use crate::users;
-use cairn_engine::{Engine, Job, JobDone};
+use cairn_engine::{Engine, Job, JobDone, OpenError};
 use cairn_resp::{Protocol, Reply};
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
@@ -35,6 +36,8 @@ pub(crate) struct Server {
     /// One CONFIG SET at a time.
     pub(crate) configuring: Mutex<()>,
     me: Weak<Server>,
+    /// Memory in use before there was any data.
+    pub(crate) startup_bytes: u64,
     log_level: LevelHandle,
     started: Instant,
     /// Whole seconds since `started`, as of the last tick.
@@ -94,6 +97,7 @@ impl Server {
             listening: Mutex::default(),
             configuring: Mutex::default(),
             me: Weak::clone(me),
+            startup_bytes: alloc::memory().used,
             log_level,
             started: Instant::now(),
             uptime_seconds: AtomicU64::new(0),
@@ -176,6 +180,8 @@ impl Server {
                 let now = Instant::now();
                 if now.duration_since(sampled) >= SAMPLE_EVERY {
                     server.stats.sample(now);
+                    // So that a peak between two questions about memory is seen.
+                    alloc::memory();
                     sampled = now;
                 }
                 if now.duration_since(second) >= Duration::from_secs(1) {
@@ -185,6 +191,14 @@ impl Server {
                 }
             }
         })?;
+        Ok(())
+    }
+
+    /// Loads the data, while clients hear that it is being loaded.
+    pub(crate) fn load(&self) -> Result<(), OpenError> {
+        self.engine.load()?;
+        // What was set meanwhile found nothing to be set in.
+        self.apply(&self.config.read());
         Ok(())
     }
 

@@ -36,6 +36,36 @@ pub(crate) fn cpu_time(whose: Whose) -> CpuTime {
     CpuTime { user: seconds(usage.ru_utime), system: seconds(usage.ru_stime) }
 }
 
+/// Processor time of the thread that the process began with; zero if the system does not tell.
+pub(crate) fn main_thread_cpu_time() -> CpuTime {
+    /// In all systems with `/proc`, whatever the kernel's own clock.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let id = std::process::id();
+    let line = std::fs::read_to_string(format!("/proc/self/task/{id}/stat")).unwrap_or_default();
+    // The name before it may hold anything, blanks and parentheses too.
+    let after_name = line.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut ticks = after_name.split_ascii_whitespace().skip(11).map_while(|word| word.parse::<f64>().ok());
+    let mut seconds = || ticks.next().unwrap_or(0.0) / TICKS_PER_SECOND;
+    CpuTime { user: seconds(), system: seconds() }
+}
+
+/// How much physical memory the process has, in bytes; zero if the system does not tell.
+pub(crate) fn resident_bytes() -> u64 {
+    let line = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = line.split_ascii_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
+    // SAFETY: the call only returns a number.
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    pages.unwrap_or(0) * u64::try_from(page_bytes).unwrap_or(0)
+}
+
+/// How much physical memory the machine has, in bytes; zero if the system does not tell.
+pub(crate) fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 /// Raises the number of files the process may hold open to `wanted`, or as far as the system allows; returns the
 /// number it then may.
 pub(crate) fn raise_open_files(wanted: u64) -> u64 {
@@ -69,5 +99,8 @@ mod tests {
         }
         assert!(raise_open_files(16) >= 16);
         assert!(cpu_time(Whose::Children).user >= 0.0);
+        assert!(resident_bytes() > 1 << 20 && resident_bytes() < memory_bytes());
+        let (main, all) = (main_thread_cpu_time(), cpu_time(Whose::Process));
+        assert!(main.user + main.system <= all.user + all.system + 0.1);
     }
 }

@@ -183,7 +183,8 @@ mod tests {
         assert_eq!(report(&well), "Memory is used as it should be.");
         assert!(report(&Memory { used: MIB, ..well.clone() }).starts_with("There is too little"));
         let ill = Memory { peak: 151 * MIB, active: 120 * MIB, clients: 30 * MIB, ..well };
-        let names = report(&ill).lines().map(|line| line.split(':').next().unwrap().to_owned()).collect::<Vec<_>>();
+        let names =
+            report(&ill).lines().map(|line| line.split(':').next().unwrap().to_owned()).collect::<Vec<_>>();
         assert_eq!(names, ["Peak", "Fragmentation", "Clients"]);
     }
 
