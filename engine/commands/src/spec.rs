@@ -134,7 +134,7 @@ flags! {
     /// It may run while a script is taking too long.
     ALLOW_BUSY, allow_busy, 17, "allow_busy";
     /// Others may see that it ran although it changes no data, so a script that only reads may not call it.
-    MAY_REPLICATE, may_replicate, 18, "may_replicate";
+    MAY_REPLICATE, may_replicate, 18, "";
     /// It has subcommands, and is only their common name; follows from the table.
     GROUP, group, 31, "";
 }
