@@ -1,9 +1,11 @@
 //! What may be switched from one start to the next: the journal off and on, encryption on. And what may not pass for it.
 
+use cairn_tests::process::await_some;
 use cairn_tests::programs;
 use cairn_tests::resp::Value;
 use cairn_tests::server::{Server, Setup};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Writes, stops without a snapshot, and gives the digest there was.
 fn write_and_stop(server: Server, commands: &[&str]) -> String {
@@ -36,6 +38,79 @@ fn the_journal_may_be_switched_off_and_on_again() {
     let third = write_and_stop(with.start(), &["SET c 3"]);
     let server = with.start();
     assert_eq!(server.digest(), third);
+    server.stop();
+}
+
+/// CONFIG SET appendonly, until it has happened.
+fn set_append_only(server: &Server, on: bool) {
+    let word = if on { "yes" } else { "no" };
+    assert_eq!(server.connect().ask(&format!("CONFIG SET appendonly {word}")), Value::ok());
+    let wanted = if on { "1" } else { "0" };
+    let switched = await_some(Duration::from_secs(20), || {
+        (server.info("aof_enabled").as_deref() == Some(wanted)).then_some(())
+    });
+    assert!(switched.is_some(), "{}", server.log());
+}
+
+/// What is acknowledged while the journal is on survives a killed server, whatever was before.
+#[test]
+fn the_journal_may_be_switched_while_the_server_runs() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let dir = home.path().join("data");
+    let without = Setup::cairn(&dir).with("appendonly", "no").with("appendfsync", "always");
+    let with = without.clone().with("appendonly", "yes");
+    let server = without.start();
+    let mut client = server.connect();
+    client.ask("SET before 1");
+    set_append_only(&server, true);
+    assert_eq!(client.ask("SET during 2"), Value::ok());
+    set_append_only(&server, false);
+    let first = server.digest();
+    client.ask("SET lost 3");
+    server.kill();
+
+    let server = without.start();
+    assert_eq!(server.digest(), first, "what was written without a journal is gone, and nothing else");
+    let mut client = server.connect();
+    client.ask("SET after 4");
+    for on in [true, false, true] {
+        set_append_only(&server, on);
+    }
+    client.ask("SET last 5");
+    let second = server.digest();
+    server.kill();
+    let server = with.start();
+    assert_eq!(server.digest(), second);
+    server.stop();
+}
+
+/// DEBUG RELOAD and LOADAOF leave in memory what a restart finds.
+#[test]
+fn what_debug_loads_is_what_a_restart_finds() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let setup = Setup::cairn(&home.path().join("data")).journal("always").with("enable-debug-command", "yes");
+    let server = setup.start();
+    let mut client = server.connect();
+    client.ask("SET a 1");
+    client.ask("SAVE");
+    client.ask("SET b 2");
+    let both = server.digest();
+    assert_eq!(client.ask("DEBUG LOADAOF"), Value::ok());
+    assert_eq!(server.digest(), both);
+    assert!(client.ask("DEBUG RELOAD NOFLUSH").is_error(), "the keys are there");
+    assert_eq!(client.ask("DEBUG RELOAD NOFLUSH MERGE"), Value::ok());
+    assert_eq!(server.digest(), both);
+    client.ask("DEL a");
+    client.ask("SET c 3");
+    assert_eq!(client.ask("DEBUG RELOAD NOSAVE NOFLUSH MERGE"), Value::ok());
+    assert_eq!(client.ask("MGET a b c").items(), ["1", "2", "3"].map(Value::bulk));
+    client.ask("SET d 4");
+    assert_eq!(client.ask("DEBUG RELOAD NOSAVE"), Value::ok());
+    assert_eq!(client.ask("EXISTS a b c d").integer(), 3, "the snapshot of the merge holds three");
+    let last = server.digest();
+    server.kill();
+    let server = setup.start();
+    assert_eq!(server.digest(), last);
     server.stop();
 }
 

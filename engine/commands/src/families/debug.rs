@@ -260,3 +260,42 @@ fn deny_in_transaction(ctx: &Context<'_, '_>) -> CommandResult {
 fn hex(digest: &[u8; 20]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Engine;
+
+    #[test]
+    fn populate_sets_what_is_not_there_and_replays() {
+        let mut engine = Engine::new();
+        engine.check(
+            "SET key:1 mine -> +OK
+             DEBUG POPULATE 3 -> +OK
+             MGET key:0 key:1 key:2 -> *3 $7 value:0 $4 mine $7 value:2
+             DEBUG POPULATE 1 other 3 -> +OK
+             GET other:0 -> $3 val
+             DEBUG POPULATE -1 -> -ERR value is out of range, must be positive
+             DEBUG POPULATE 1 k x -> -ERR value is out of range, must be positive",
+        );
+        assert_eq!(engine.replayed().digest(), engine.digest());
+    }
+
+    #[test]
+    fn values_are_told_of_as_in_redis() {
+        let mut engine = Engine::new();
+        engine.check("SET k value:1 -> +OK\nDEBUG OBJECT absent -> -ERR no such key");
+        let told = engine.say("DEBUG OBJECT k");
+        assert!(
+            told.starts_with("+Value at:0x0 refcount:1 encoding:embstr serializedlength:8 lru:"),
+            "{told}"
+        );
+        engine.check(
+            "DEBUG HTSTATS-KEY k -> -ERR The value stored at the specified key is not represented using an hash table
+             DEBUG HTSTATS 99 -> -ERR Out of range database
+             DEBUG QUICKLIST-PACKED-THRESHOLD 5b -> +OK
+             DEBUG QUICKLIST-PACKED-THRESHOLD 5gb -> -ERR argument must be a memory value bigger than 1 and smaller than 4gb
+             DEBUG RELOAD AGAIN -> -ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.
+             DEBUG JMAP -> -ERR unknown subcommand or wrong number of arguments for 'jmap'. Try DEBUG HELP.",
+        );
+    }
+}
