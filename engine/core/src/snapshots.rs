@@ -551,10 +551,14 @@ pub(crate) fn load_journal(inner: &Inner) -> Result<(), String> {
             journal.sync();
             journal.block_until_durable(journal.end_lsn())?;
         }
-        let found = Keyspace::new(inner.keyspace.databases());
         let options = Options { limits: (*inner.settings.limits()).clone(), ..inner.options.clone() };
-        let manifest = inner.catalog().manifest();
-        recovery::read(&options, &found, &manifest, &mut Recovery::default(), &Loading::default())?;
+        let read = || {
+            let (found, manifest) = (Keyspace::new(inner.keyspace.databases()), inner.catalog().manifest());
+            recovery::read(&options, &found, &manifest, &mut Recovery::default(), &Loading::default())
+                .map(|_| found)
+        };
+        // A segment that ended a moment ago may be cut to its length just while it is read; that happens once.
+        let found = read().or_else(|_| read())?;
         inner.keyspace.libraries.set((*found.libraries.get()).clone());
         let found = found.lock_all();
         for db in 0..inner.keyspace.databases() {
