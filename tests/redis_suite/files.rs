@@ -65,7 +65,8 @@ fn without_functions(path: &Path) -> io::Result<()> {
     fs::write(path, text.replace("\n    r function flush\n", "\n    catch {r function flush}\n"))
 }
 
-/// A script in redis-server's place. It takes out the directives that are left out, says the process id as Redis does, and
+/// A script in redis-server's place. It takes out the directives that are left out, lets one thread serve all, since tests
+/// send by one connection after the other and expect to be served in that order, says the process id as Redis does, and
 /// becomes `cairn-server`.
 fn wrapper(settings: &Settings, left_out: &[Row], path: &Path) -> io::Result<()> {
     let directives: Vec<&str> =
@@ -73,7 +74,8 @@ fn wrapper(settings: &Settings, left_out: &[Row], path: &Path) -> io::Result<()>
     let script = format!(
         "#!/bin/sh\n\
          if [ -f \"$1\" ]; then\n\
-         \x20   sed -i -E '/^({}) /Id' \"$1\"\n\
+         \x20   sed -i -E '/^({}|server-threads) /Id' \"$1\"\n\
+         \x20   echo 'server-threads 1' >> \"$1\"\n\
          \x20   echo \" PID: $$\"\n\
          fi\n\
          exec '{}' \"$@\"\n",

@@ -114,7 +114,8 @@ fn attempt_file(
 fn start(settings: &Settings, home: &Path) -> Result<Server, String> {
     let dir = home.join("data");
     let setup = match &settings.peer {
-        None => Setup::cairn(&dir).journal("everysec"),
+        // Tests send by one connection after the other, without waiting, and expect to be served in that order.
+        None => Setup::cairn(&dir).journal("everysec").with("server-threads", "1"),
         Some(peer) => Setup::redis(&dir).program(peer.clone()),
     };
     setup.try_start().map_err(|refusal| format!("the server does not start: {}", refusal.log))
