@@ -75,17 +75,17 @@ impl Route {
         scripts: &Scripts,
         keyspace: &Keyspace,
     ) -> bool {
-        let writes =
-            |spec: &CommandSpec| spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::MAY_REPLICATE);
+        let writes = |spec: &CommandSpec, args: &[&[u8]]| {
+            (spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::MAY_REPLICATE))
+                && spec.arity.allows(args.len())
+                && !script::says_it_only_reads(spec, args, scripts, keyspace)
+        };
         match (self.spec, &session.transaction) {
-            (Some(spec), Some(transaction)) if spec.name == "exec" => {
-                transaction.queue.iter().any(|args| resolve(args).is_some_and(|spec| writes(spec)))
-            }
-            (Some(spec), _) => {
-                writes(spec)
-                    && spec.arity.allows(args.len())
-                    && !script::says_it_only_reads(spec, args, scripts, keyspace)
-            }
+            (Some(spec), Some(transaction)) if spec.name == "exec" => transaction.queue.iter().any(|args| {
+                let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+                resolve(&args).is_some_and(|spec| writes(spec, &args))
+            }),
+            (Some(spec), _) => writes(spec, args),
             (None, _) => false,
         }
     }

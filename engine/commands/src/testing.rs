@@ -1,6 +1,7 @@
 //! A keyspace to run commands on in tests, beside it what a journal would have received.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Poll, Waker};
 
 use cairn_keyspace::Keyspace;
@@ -49,6 +50,11 @@ impl Engine {
             waiters: Vec::new(),
             hub,
         }
+    }
+
+    /// Says whether more memory is in use than may be.
+    pub(crate) fn lacks_memory(&mut self, lacks: bool) {
+        *self.host.is_out_of_memory.get_mut() = lacks;
     }
 
     /// Runs one command; returns its reply as it goes over the wire.
@@ -198,9 +204,13 @@ fn requests(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
 struct Silent {
     scripts: Scripts,
     hub: Arc<Hub>,
+    is_out_of_memory: AtomicBool,
 }
 
 impl Host for Silent {
+    fn is_out_of_memory(&self) -> bool {
+        self.is_out_of_memory.load(Relaxed)
+    }
     fn hub(&self) -> &Hub {
         &self.hub
     }

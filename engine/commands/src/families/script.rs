@@ -307,6 +307,72 @@ mod tests {
     }
 
     #[test]
+    fn a_script_that_only_reads_tells_nobody_anything() {
+        let mut engine = Engine::new();
+        let refusal = "-ERR Write commands are not allowed from read-only scripts.";
+        for call in ["'PUBLISH', 'c', 'm'", "'SPUBLISH', 'c', 'm'", "'PFCOUNT', 'k'"] {
+            let script = format!("return redis.call({call})");
+            let reply = engine.run(&[b"EVAL_RO", script.as_bytes(), b"0"]);
+            assert!(reply.starts_with(refusal.as_bytes()), "{call}");
+            assert!(eval(&mut engine, &format!("#!lua flags=no-writes\n{script}"), &[]).starts_with(refusal));
+            assert_eq!(eval(&mut engine, &script, &[]), ":0");
+        }
+    }
+
+    #[test]
+    fn where_memory_is_short_a_script_may_only_go_on() {
+        let mut engine = Engine::new();
+        engine.say("SET k 1");
+        engine.lacks_memory(true);
+        let refusal = "-OOM command not allowed when used memory > 'maxmemory'.";
+        let write = "return redis.call('SET', KEYS[1], 2)";
+        let reply = eval(&mut engine, write, &["k"]);
+        assert!(reply.starts_with(&format!("{refusal} script: ")), "{reply}");
+        assert_eq!(eval(&mut engine, &format!("#!lua\n{write}"), &["k"]), refusal);
+        assert_eq!(eval(&mut engine, &format!("#!lua flags=allow-oom\n{write}"), &["k"]), "+OK");
+        assert_eq!(eval(&mut engine, "return redis.call('GET', KEYS[1])", &["k"]), "$1 2");
+        let reads = "#!lua flags=no-writes\nreturn redis.call('GET', KEYS[1])";
+        assert_eq!(eval(&mut engine, reads, &["k"]), "$1 2");
+        // Half of what it does would be worse than some more memory.
+        let begun = format!("redis.call('DEL', KEYS[1]) {write}");
+        assert_eq!(eval(&mut engine, &begun, &["k"]), "+OK");
+        engine.lacks_memory(false);
+        assert_eq!(eval(&mut engine, write, &["k"]), "+OK");
+    }
+
+    #[test]
+    fn unpack_gives_no_more_than_the_stack_holds() {
+        let mut engine = Engine::new();
+        for range in ["-2, 2147483647", "0, 2147483647", "-2147483648, -2", "1, 8001"] {
+            let reply = eval(&mut engine, &format!("return {{unpack({{1, 2, 3}}, {range})}}"), &[]);
+            assert!(reply.contains("too many results to unpack"), "{range}: {reply}");
+        }
+        for (script, reply) in [
+            ("return {unpack({1, 2, 3})}", "*3 :1 :2 :3"),
+            ("return {unpack({1, 2, 3}, '2')}", "*2 :2 :3"),
+            ("return {unpack({1, 2, 3}, 2, 2)}", "*1 :2"),
+            ("return {unpack({1, 2, 3}, 1, -1)}", "*0"),
+            ("return {unpack({1, 2, 3}, 1e300, 2147483647)}", "*0"),
+            ("local t = {} for i = 1, 7999 do t[i] = i end return select('#', unpack(t))", ":7999"),
+        ] {
+            assert_eq!(eval(&mut engine, script, &[]), reply, "{script}");
+        }
+        let reply = eval(&mut engine, "return unpack('text')", &[]);
+        assert!(reply.contains("bad argument #1 to 'unpack' (table expected, got string)"), "{reply}");
+    }
+
+    #[test]
+    fn nothing_in_a_script_blocks_and_sets_are_sorted() {
+        let mut engine = Engine::new();
+        let reply = eval(&mut engine, "return redis.call('xread', 'BLOCK', 0, 'STREAMS', 's', '$')", &["s"]);
+        let refusal = "-ERR xread command is not allowed with BLOCK option from scripts script: ";
+        assert!(reply.starts_with(refusal), "{reply}");
+        engine.say("SADD t d b a e c");
+        let sorted = "return table.concat(redis.call('SORT', KEYS[1], 'BY', 'nosort'))";
+        assert_eq!(eval(&mut engine, sorted, &["t"]), "$5 abcde");
+    }
+
+    #[test]
     fn scripts_are_known_by_their_digest_until_they_are_flushed() {
         let mut engine = Engine::new();
         let sha = "7413dc2440db1fea7c0a0bde841fa68eefaf149c";

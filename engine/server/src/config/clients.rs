@@ -108,6 +108,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_memory_of_clients_is_bounded_by_bytes_or_by_a_share_of_all() {
+        let settings = Settings::defaults();
+        let with = |value: &[u8]| settings.with(&[(b"maxmemory-clients", value), (b"maxmemory", b"1000")]);
+        let bytes = |value: &[u8]| with(value).unwrap().client_memory.bytes(1000);
+        assert_eq!((bytes(b"2kb"), bytes(b"7%"), bytes(b"0")), (2048, 70, 0));
+        assert_eq!(show_client_memory(&with(b"7%").unwrap()), "7%");
+        assert!(with(b"101%").is_err() && with(b"x").is_err());
+    }
+
+    #[test]
     fn classes_that_are_not_named_keep_their_limits() {
         let settings = Settings::defaults();
         let changed = settings

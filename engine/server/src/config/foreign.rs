@@ -45,6 +45,7 @@ pub(super) static FOREIGN: &[Directive] = &[
     fixed("dbfilename", "dump.rdb", "snapshots and journal have names of their own in dir").protected(),
     fixed("appendfilename", "appendonly.aof", "snapshots and journal have names of their own in dir").at_start(),
     fixed("appenddirname", "appendonlydir", "snapshots and journal have names of their own in dir").at_start(),
+    fixed("lua-enable-deprecated-api", "no", "scripts reach nothing that outlives them").at_start(),
     fixed("daemonize", "no", "a service manager or a shell's & puts the server into the background").at_start(),
     fixed("supervised", "no", "the server does not report to a supervisor").at_start(),
     fixed("syslog-enabled", "no", "the log is standard output or a file; a service manager carries it to syslog").at_start(),
