@@ -202,6 +202,8 @@ impl Run<'_, '_, '_> {
                 Err(refusal) => {
                     if let Some(observed) = self.context.host.observed() {
                         observed.usage.note_rejected(spec.number());
+                        observed.errors.note(&refusal);
+                        self.last_error = refusal.clone().into_bytes();
                     }
                     Ok(Err(refusal))
                 }
