@@ -72,8 +72,11 @@ pub(crate) fn set_client_memory(settings: &mut Settings, words: &[&str]) -> Resu
     let [word] = words else { return Err("wrong number of arguments".into()) };
     settings.client_memory = match word.strip_suffix('%') {
         Some(percent) => {
-            let percent = percent.parse().ok().filter(|percent| (0..=100).contains(percent));
-            ClientMemoryLimit::Percent(percent.ok_or("argument must be a memory or percent value")?)
+            let percent = percent.parse().map_err(|_| "argument must be a memory or percent value")?;
+            if percent > 100 {
+                return Err("percentage argument must be less or equal to 100".into());
+            }
+            ClientMemoryLimit::Percent(percent)
         }
         None => {
             ClientMemoryLimit::Bytes(parse_bytes(word).ok_or("argument must be a memory or percent value")?)
