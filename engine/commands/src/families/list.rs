@@ -4,7 +4,8 @@ mod blocking;
 
 use cairn_keyspace::types::{List, Side};
 
-use crate::args::{clamp_range, integer, is, natural, positive};
+use super::pop_many::PopMany;
+use crate::args::{clamp_range, integer, is, natural};
 use crate::context::{Context, bulk_item};
 use crate::error::{CommandError, CommandResult};
 use crate::hub::Interest;
@@ -291,34 +292,8 @@ fn lpos(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     Ok(())
 }
 
-/// What LMPOP and BLMPOP take, and from where.
-struct PopMany<'a> {
-    keys: &'a [&'a [u8]],
-    side: Side,
-    count: usize,
-}
-
-impl<'a> PopMany<'a> {
-    /// The arguments from the number of keys on.
-    fn parse(args: &'a [&'a [u8]]) -> Result<Self, CommandError> {
-        let keys = positive(args[0], "ERR numkeys should be greater than 0")?;
-        let where_at = keys.saturating_add(1);
-        let side = end(args.get(where_at).ok_or(CommandError::Syntax)?)?;
-        let count = match &args[where_at + 1..] {
-            [] => 1,
-            // A count that is none is told before what is too much.
-            [word, count, rest @ ..] if is(word, "count") => {
-                let count = positive(count, "ERR count should be greater than 0")?;
-                if rest.is_empty() { count } else { return Err(CommandError::Syntax) }
-            }
-            _ => return Err(CommandError::Syntax),
-        };
-        Ok(Self { keys: &args[1..where_at], side, count })
-    }
-}
-
 fn lmpop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    if !pop_many(ctx, &PopMany::parse(&args[1..])?)? {
+    if !pop_many(ctx, &PopMany::parse(&args[1..], end)?)? {
         ctx.reply.null_array();
     }
     Ok(())
@@ -326,8 +301,8 @@ fn lmpop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 
 /// Pops from the first of the keys that has elements, and replies with them; false when none has. Replays as a pop from
 /// that one.
-fn pop_many(ctx: &mut Context<'_, '_>, options: &PopMany<'_>) -> Result<bool, CommandError> {
-    let PopMany { keys, side, count } = *options;
+fn pop_many(ctx: &mut Context<'_, '_>, options: &PopMany<'_, Side>) -> Result<bool, CommandError> {
+    let PopMany { keys, end: side, count } = *options;
     for key in keys {
         if ctx.data.look::<List>(key)?.is_none() {
             continue;

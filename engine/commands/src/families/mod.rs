@@ -22,6 +22,7 @@ mod lcs;
 mod list;
 mod memory;
 mod modules;
+mod pop_many;
 mod protocol;
 pub(crate) mod pubsub;
 mod replication;

@@ -267,6 +267,12 @@ mod tests {
         assert_eq!(eval(&mut engine, "return redis.call('INCR', 'n')", &[]), "+QUEUED");
         engine.check("EXEC -> *2 :1 :2");
         assert_eq!(engine.effects(), "MULTI\nINCR n\nINCR n\nEXEC");
+
+        // Looking at effects takes them out of the journal, so another engine shows what they replay to.
+        let mut engine = Engine::new();
+        eval(&mut engine, script, &["s"]);
+        eval(&mut engine, "redis.call('SET', 'y', 1) error('late')", &["y"]);
+        engine.check("MULTI -> +OK\nINCR n -> +QUEUED\nEXEC -> *1 :1\nSADD t a -> :1");
         assert_eq!(engine.replayed().digest(), engine.digest());
     }
 

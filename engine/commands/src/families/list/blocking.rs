@@ -2,7 +2,8 @@
 
 use cairn_keyspace::types::{List, Side};
 
-use super::{PopMany, end, move_element, pop_many};
+use super::super::pop_many::pop_or_wait;
+use super::{end, move_element, pop_many};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
 use crate::waiting::{Awaited, KeyWait, Until, timeout_of_seconds};
@@ -80,19 +81,7 @@ fn wait_to_move(ctx: &mut Context<'_, '_>, args: &[&[u8]], timeout_ms: Option<u6
 }
 
 pub(super) fn blmpop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    let options = PopMany::parse(&args[2..])?;
-    let timeout_ms = timeout_of_seconds(args[1])?;
-    if pop_many(ctx, &options)? {
-        return Ok(());
-    }
-    let behind_keys = &args[3 + options.keys.len()..];
-    let wait = |key: &&[u8]| {
-        let request = [&[args[0], b"0", b"1", key], behind_keys].concat();
-        KeyWait::new(key, Awaited::List, &request)
-    };
-    ctx.reply.null_array();
-    ctx.wait(timeout_ms, Until::Keys(options.keys.iter().map(wait).collect()));
-    Ok(())
+    pop_or_wait(ctx, args, Awaited::List, end, pop_many)
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use cairn_keyspace::types::Zset;
 
-use super::{End, PopMany, pop_many};
+use super::super::pop_many::pop_or_wait;
+use super::{End, end_of, pop_many};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
 use crate::waiting::{Awaited, KeyWait, Until, timeout_of_seconds};
@@ -44,19 +45,7 @@ fn pop(ctx: &mut Context<'_, '_>, args: &[&[u8]], end: End) -> CommandResult {
 }
 
 pub(super) fn bzmpop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    let options = PopMany::parse(&args[2..])?;
-    let timeout_ms = timeout_of_seconds(args[1])?;
-    if pop_many(ctx, &options)? {
-        return Ok(());
-    }
-    let behind_keys = &args[3 + options.keys.len()..];
-    let wait = |key: &&[u8]| {
-        let request = [&[args[0], b"0", b"1", key], behind_keys].concat();
-        KeyWait::new(key, Awaited::Zset, &request)
-    };
-    ctx.reply.null_array();
-    ctx.wait(timeout_ms, Until::Keys(options.keys.iter().map(wait).collect()));
-    Ok(())
+    pop_or_wait(ctx, args, Awaited::Zset, end_of, pop_many)
 }
 
 #[cfg(test)]

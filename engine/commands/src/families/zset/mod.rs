@@ -7,8 +7,9 @@ mod range;
 use cairn_keyspace::types::{Item, Zset};
 use cairn_resp::{Protocol, Reply, format_double};
 
+use super::pop_many::PopMany;
 use super::set::scan_collection;
-use crate::args::{float, is, natural, positive, sample_options};
+use crate::args::{float, is, natural, sample_options};
 use crate::context::{Context, bulk_item};
 use crate::error::{CommandError, CommandResult};
 use crate::hub::Interest;
@@ -331,38 +332,17 @@ fn pop(ctx: &mut Context<'_, '_>, args: &[&[u8]], end: End) -> CommandResult {
     Ok(())
 }
 
-/// What ZMPOP and BZMPOP take, and from where.
-struct PopMany<'a> {
-    keys: &'a [&'a [u8]],
-    end: End,
-    count: usize,
-}
-
-impl<'a> PopMany<'a> {
-    /// The arguments from the number of keys on.
-    fn parse(args: &'a [&'a [u8]]) -> Result<Self, CommandError> {
-        let keys = positive(args[0], "ERR numkeys should be greater than 0")?;
-        let where_at = keys.saturating_add(1);
-        let end = match args.get(where_at) {
-            Some(word) if is(word, "min") => End::Lowest,
-            Some(word) if is(word, "max") => End::Highest,
-            _ => return Err(CommandError::Syntax),
-        };
-        let count = match &args[where_at + 1..] {
-            [] => 1,
-            // A count that is none is told before what is too much.
-            [word, count, rest @ ..] if is(word, "count") => {
-                let count = positive(count, "ERR count should be greater than 0")?;
-                if rest.is_empty() { count } else { return Err(CommandError::Syntax) }
-            }
-            _ => return Err(CommandError::Syntax),
-        };
-        Ok(Self { keys: &args[1..where_at], end, count })
+/// The end that ZMPOP and BZMPOP name.
+fn end_of(word: &[u8]) -> Result<End, CommandError> {
+    match word {
+        word if is(word, "min") => Ok(End::Lowest),
+        word if is(word, "max") => Ok(End::Highest),
+        _ => Err(CommandError::Syntax),
     }
 }
 
 fn zmpop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    if !pop_many(ctx, &PopMany::parse(&args[1..])?)? {
+    if !pop_many(ctx, &PopMany::parse(&args[1..], end_of)?)? {
         ctx.reply.null_array();
     }
     Ok(())
@@ -370,7 +350,7 @@ fn zmpop(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 
 /// Pops from the first of the keys that has members, and replies with them; false when none has. Replays as a pop from
 /// that one.
-fn pop_many(ctx: &mut Context<'_, '_>, options: &PopMany<'_>) -> Result<bool, CommandError> {
+fn pop_many(ctx: &mut Context<'_, '_>, options: &PopMany<'_, End>) -> Result<bool, CommandError> {
     let PopMany { keys, end, count } = *options;
     for key in keys {
         if ctx.data.look::<Zset>(key)?.is_none() {
