@@ -52,6 +52,29 @@ fn an_idle_subscriber_hears_what_others_publish_in_their_order() {
     server.stop();
 }
 
+/// A client hears of changes to what it has read, also in a script that begins again since it meets a key it did not
+/// declare; what it wrote before it read, in the same transaction, is no news to it.
+#[test]
+fn a_client_that_tracks_hears_of_what_it_has_read_and_of_no_more() {
+    let home = tempfile::tempdir().unwrap();
+    let server = server(home.path());
+    let (mut reader, mut writer) = (server.connect(), server.connect());
+    reader.ask("HELLO 3");
+    assert_eq!(shown(reader.ask("CLIENT TRACKING ON")), "OK");
+    reader.ask("MULTI");
+    reader.ask("SET own 1");
+    reader.ask("GET own");
+    assert_eq!(shown(reader.ask("EXEC")), "OK 1");
+    let script: &[&[u8]] =
+        &[b"EVAL", b"redis.call('GET', KEYS[1]) return redis.call('GET', 'other')", b"1", b"declared"];
+    assert_eq!(shown(reader.args(script)), "null");
+    for key in ["own", "declared"] {
+        writer.ask(&format!("SET {key} 2"));
+        assert_eq!(next(&mut reader), format!("invalidate {key}"));
+    }
+    server.stop();
+}
+
 #[test]
 fn events_tell_of_a_key_that_expires_by_itself() {
     let home = tempfile::tempdir().unwrap();

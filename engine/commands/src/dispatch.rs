@@ -548,9 +548,10 @@ impl Context<'_, '_> {
     }
 
     /// Notes that the client has read keys, where it wants to hear of their changes.
-    pub(crate) fn remember(&self, keys: &[&[u8]]) {
+    pub(crate) fn remember(&mut self, keys: &[&[u8]]) {
         if self.session.tracking.as_ref().is_some_and(|tracking| tracking.remembers()) {
-            self.host.hub().remember(keys, self.session.id);
+            let id = self.session.id;
+            self.data.effects().news().read(keys, id);
         }
     }
 

@@ -448,6 +448,8 @@ impl Engine {
                 let written = inner.commit(&mut locked, effects, now_ms);
                 guard.armed = false;
                 if ran.strayed.restart {
+                    // What had expired is gone, and told; the script itself has done nothing yet.
+                    effects.tell(&inner.hub, session.id, written.0);
                     plan = LockPlan::Whole;
                     continue;
                 }

@@ -202,8 +202,8 @@ fn settings_change_together_or_not_at_all() {
     let both = Value::Array(vec![bulk("maxclients"), bulk("2")]);
     assert_eq!(client.ask("CONFIG GET maxcl*"), both);
     assert_eq!(
-        client.error("CONFIG SET maxclients 9 port 1"),
-        "ERR CONFIG SET failed (possibly related to argument 'port') - can't set immutable config"
+        client.error("CONFIG SET maxclients 9 databases 1"),
+        "ERR CONFIG SET failed (possibly related to argument 'databases') - can't set immutable config"
     );
     assert_eq!(client.ask("CONFIG GET maxclients"), both);
     assert_eq!(client.error("CONFIG REWRITE"), "ERR The server is running without a config file");

@@ -201,22 +201,8 @@ impl Hub {
         self.state.lock().tracking.tracker(id).is_some_and(|tracker| tracker.is_broken)
     }
 
-    /// Remembers that a client has read keys. Under the locks of these keys.
-    pub(crate) fn remember(&self, keys: &[&[u8]], id: u64) {
-        let mut state = self.state.lock();
-        let State { tracking, limits, .. } = &mut *state;
-        for key in keys {
-            for (evicted, readers) in tracking.remember(key, id) {
-                for reader in readers {
-                    if let Some(tracker) = tracking.tracker_mut(reader) {
-                        invalidate(tracker, reader, Some(&[&evicted]), 0, limits);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Tells the news of a command that client `origin` ran, to be seen once the journal is durable up to `after`.
+    /// Tells the news of a command that client `origin` ran, to be seen once the journal is durable up to `after`. Under the
+    /// locks of the command, so that no key that was read changes before it is remembered.
     pub(crate) fn tell(&self, news: &mut News, origin: u64, after: u64) {
         if news.is_empty() {
             return;
@@ -245,6 +231,7 @@ impl State {
                     invalidate(tracker, id, None, after, &self.limits);
                 }
             }
+            Item::Read { keys, id } => keys.iter().for_each(|key| self.remember(key, id)),
             Item::Changed { key } => {
                 for id in self.tracking.forget(&key) {
                     if let Some(tracker) = self.tracking.tracker_mut(id)
@@ -257,6 +244,17 @@ impl State {
             }
         }
         None
+    }
+
+    /// Remembers that a client has read a key.
+    fn remember(&mut self, key: &[u8], id: u64) {
+        for (evicted, readers) in self.tracking.remember(key, id) {
+            for reader in readers {
+                if let Some(tracker) = self.tracking.tracker_mut(reader) {
+                    invalidate(tracker, reader, Some(&[&evicted]), 0, &self.limits);
+                }
+            }
+        }
     }
 
     fn event(&self, name: &str, db: u16, key: &[u8], after: u64) {

@@ -108,6 +108,8 @@ pub(super) enum Item {
     Event { name: &'static str, db: u16, key: Vec<u8> },
     /// A key changed.
     Changed { key: Vec<u8> },
+    /// A client that tracks has read keys; what it wrote itself before, in the same transaction, is no news to it.
+    Read { keys: Vec<Vec<u8>>, id: u64 },
     /// All keys changed.
     Flushed,
     /// A line of MONITOR.
@@ -175,6 +177,11 @@ impl News {
     #[cold]
     fn push_changed(&mut self, key: &[u8]) {
         self.items.push(Item::Changed { key: key.to_vec() });
+    }
+
+    /// Keys that a client which tracks has read, to be remembered from here on.
+    pub(crate) fn read(&mut self, keys: &[&[u8]], id: u64) {
+        self.items.push(Item::Read { keys: keys.iter().map(|key| key.to_vec()).collect(), id });
     }
 
     /// Keys without number changed. Who tracks keys is told so once for a command.
