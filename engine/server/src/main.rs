@@ -136,8 +136,9 @@ fn start(
             loaded = load(&server) => loaded?,
             ended = serve_until_ended(&server, &mut signals) => return ended,
         }
-        announce(&server, is_encrypted);
+        // Whoever reads that it is ready shall not be told that it loads.
         server.engine.serve();
+        announce(&server, is_encrypted);
         serve_until_ended(&server, &mut signals).await
     });
     // Connections wait for nothing but the end: they need not be asked.
