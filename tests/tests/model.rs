@@ -369,9 +369,12 @@ fn start_again(
     check(&setup.start(), "a clean restart");
 }
 
+/// `make prove` draws a seed, and so finds what nobody has seen yet; `make test` takes one that is known to agree, unless it is
+/// given another by `CAIRN_SEED`.
 #[test]
 fn random_commands_agree() {
-    let seed = random::seed("random_commands_agree");
+    let is_drawn = counts::prove() || std::env::var_os("CAIRN_SEED").is_some();
+    let seed = if is_drawn { random::seed("random_commands_agree") } else { 3 };
     run(&format!("seed {seed}"), seed, counts::of(50_000, 500_000), false);
 }
 
