@@ -25,22 +25,6 @@ pub struct CommandSpec {
 /// Runs a command; `args[0]` is its name. It checks before it changes anything, so an error means nothing happened.
 pub type Handler = fn(&mut Context<'_, '_>, &[&[u8]]) -> CommandResult;
 
-/// A subcommand of which only the name and the arity differ from its group's row. One that has more to say is a row
-/// itself, named `group|subcommand`, and takes precedence.
-#[derive(Clone, Copy)]
-pub(crate) struct Subcommand {
-    /// In lower case.
-    pub name: &'static str,
-    /// How many arguments it takes, both names included.
-    pub arity: Arity,
-}
-
-/// A row of a table of subcommands.
-#[allow(dead_code, reason = "for groups whose subcommands are all alike")]
-pub(crate) const fn subcommand(name: &'static str, arity: Arity) -> Subcommand {
-    Subcommand { name, arity }
-}
-
 /// How many arguments a command takes, its own name included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arity {

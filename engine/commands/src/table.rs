@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use crate::families;
 use crate::families::docs::{self, Doc};
 use crate::keys::Access;
-use crate::spec::{CommandSpec, Flags, Subcommand};
+use crate::spec::{CommandSpec, Flags};
 
 /// Into how many drawers the names are sorted: enough that most hold one.
 const DRAWERS: usize = 1024;
@@ -89,11 +89,10 @@ static INDEX: LazyLock<Index> = LazyLock::new(|| {
     let rows = || families::TABLES.iter().copied().flatten();
     let mut index = Index { commands: Vec::new(), numbered: Vec::new(), by_name: vec![Vec::new(); DRAWERS] };
     for row in rows().filter(|row| !row.name.contains('|')) {
-        let mut own: Vec<CommandSpec> = rows()
+        let own: Vec<CommandSpec> = rows()
             .filter(|other| other.name.split_once('|').is_some_and(|(group, _)| group == row.name))
             .copied()
             .collect();
-        own.extend(bare_rows(row, &own));
         let subcommands: Vec<_> = own.into_iter().map(|row| index.add(row, Vec::new())).collect();
         let command = index.add(*row, subcommands);
         index.commands.push(command);
@@ -116,18 +115,6 @@ impl Index {
         self.numbered.push(command);
         command
     }
-}
-
-/// Subcommands of which only name and arity are said: all else is as with their group.
-fn bare_rows(group: &CommandSpec, rows: &[CommandSpec]) -> Vec<CommandSpec> {
-    let known = |name: &str| rows.iter().any(|row| row.name == name);
-    let tables = families::GROUPS.iter().filter(|(name, _)| *name == group.name);
-    let subcommands = tables.flat_map(|(_, subcommands)| subcommands.iter());
-    let row = |Subcommand { name, arity }: &Subcommand| {
-        let name = format!("{}|{name}", group.name);
-        (!known(&name)).then(|| CommandSpec { name: String::leak(name), arity: *arity, ..*group })
-    };
-    subcommands.filter_map(row).collect()
 }
 
 /// Where a name lies, in any case: a few of its letters tell names apart well enough, and cost less than to hash them all.

@@ -37,7 +37,7 @@ mod transactions;
 mod wait;
 mod zset;
 
-use crate::spec::{CommandSpec, Subcommand};
+use crate::spec::CommandSpec;
 
 /// The rows of every family.
 pub(crate) const TABLES: &[&[CommandSpec]] = &[
@@ -73,9 +73,6 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     cluster::COMMANDS,
     modules::COMMANDS,
 ];
-
-/// Subcommands that are as their group is, but for name and arity; those with more to say are rows.
-pub(crate) const GROUPS: &[(&str, &[Subcommand])] = &[];
 
 #[cfg(test)]
 mod tests {
