@@ -12,6 +12,9 @@ const NOT_PROVIDED: &[(&str, &str)] = &[
 
 /// Commands of ours that Redis 7.0 does not have, and who has them first.
 const LATER: &[(&str, &str)] = &[
+    ("cairn", "Cairn alone"),
+    ("cairn|help", "Cairn alone"),
+    ("cairn|ready", "Cairn alone"),
     ("client|no-touch", "Redis 7.2"),
     ("client|setinfo", "Redis 7.2"),
     ("delex", "Redis 8.4"),

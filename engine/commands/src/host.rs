@@ -73,6 +73,10 @@ pub trait Host {
     fn last_save_unixtime(&self) -> i64 {
         0
     }
+    /// Whether clients should be sent here; the error says in one line why not, since when, and what to do.
+    fn readiness(&self) -> Result<(), String> {
+        Ok(())
+    }
     /// Starts a snapshot in the background; the error is the reply.
     fn start_snapshot(&self, _why: SnapshotReason) -> Result<&'static str, String> {
         Err(NO_PROCESS.to_owned())

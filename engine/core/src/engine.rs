@@ -27,6 +27,7 @@ use crate::log::Log;
 use crate::mending::Mending;
 use crate::options::{AutoRewrite, Options, SavePoint};
 use crate::process::Process;
+use crate::readiness::{Ending, ReadinessLog};
 use crate::recovery::{self, Recovery};
 use crate::snapshots::{self, SnapshotInfo, Snapshots};
 
@@ -58,6 +59,8 @@ pub(crate) struct Inner {
     /// What remains to be done at keys that scripts held.
     remaining: Mutex<Vec<Remaining>>,
     pub(crate) eviction: Eviction,
+    pub(crate) ending: Ending,
+    readiness_log: ReadinessLog,
     next_session: AtomicU64,
     expire_from: AtomicU64,
     /// Whether keys are removed as they expire (DEBUG SET-ACTIVE-EXPIRE), and whether there is housekeeping at all (DEBUG
@@ -98,7 +101,7 @@ impl Settings {
     }
 
     /// Where snapshots are asked for by save points, whether one that failed stops writes.
-    fn stops_writes_on_snapshot_error(&self) -> bool {
+    pub(crate) fn stops_writes_on_snapshot_error(&self) -> bool {
         self.stop_writes_on_snapshot_error.load(Ordering::Relaxed) && !self.save_points.lock().is_empty()
     }
 
@@ -191,7 +194,7 @@ pub enum JobDone {
     Exit,
 }
 
-const SNAPSHOT_FAILED: &str = "the last snapshot could not be written, so writes are refused \
+pub(crate) const SNAPSHOT_FAILED: &str = "the last snapshot could not be written, so writes are refused \
     (stop-writes-on-bgsave-error); INFO persistence and the log say why";
 
 /// What every command of a thread uses again.
@@ -287,6 +290,8 @@ impl Engine {
             hub: Hub::default(),
             scripts: Scripts::default(),
             remaining: Mutex::default(),
+            ending: Ending::default(),
+            readiness_log: ReadinessLog::default(),
             next_session: AtomicU64::new(1),
             expire_from: AtomicU64::new(0),
             active_expire: AtomicBool::new(true),
@@ -596,6 +601,7 @@ impl Engine {
             return;
         }
         self.0.do_remaining();
+        self.0.readiness_log.note(self.readiness());
         if expire && self.0.active_expire.load(Ordering::Relaxed) {
             let began = Instant::now();
             self.0.expire_some();

@@ -87,6 +87,9 @@ impl Host for EngineHost<'_> {
     fn last_save_unixtime(&self) -> i64 {
         self.engine.snapshots.last_unixtime()
     }
+    fn readiness(&self) -> Result<(), String> {
+        self.engine.readiness().map_err(|not_ready| not_ready.to_string())
+    }
     fn start_snapshot(&self, why: SnapshotReason) -> Result<&'static str, String> {
         snapshots::start(self.engine, why)
     }

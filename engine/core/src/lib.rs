@@ -45,6 +45,7 @@ mod log;
 mod mending;
 mod options;
 mod process;
+mod readiness;
 mod recovery;
 mod snapshots;
 
@@ -58,7 +59,7 @@ pub use cairn_commands::{
     glob_matches,
 };
 pub use cairn_format::Lsn;
-pub use cairn_journal::{AdmissionWait, Fsync, Poisoned, WaitDurable};
+pub use cairn_journal::{AdmissionWait, AdmitError, Fsync, Poisoned, WaitDurable};
 pub use cairn_keyspace::types::Limits;
 pub use check::{Checked, CheckedFile, check};
 pub use engine::{Engine, JobDone, Outcome};
@@ -68,5 +69,6 @@ pub use info::human_bytes;
 pub use mending::Heap;
 pub use options::{AutoRewrite, Options, SavePoint};
 pub use process::{Embedded, Process};
+pub use readiness::{NotReady, NotReadyReason};
 pub use recovery::Recovery;
 pub use snapshots::SnapshotInfo;

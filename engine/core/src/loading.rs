@@ -57,6 +57,11 @@ impl Loading {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// When it began, in milliseconds since the Unix epoch.
+    pub(crate) fn started_unix_ms(&self) -> u64 {
+        u64::try_from(self.started.0).unwrap_or(0) * 1000
+    }
+
     /// How far it is, while it is going on.
     pub(crate) fn progress(&self) -> Option<Progress> {
         let (start_unixtime, started) = self.started;

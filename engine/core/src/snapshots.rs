@@ -75,6 +75,8 @@ pub(crate) struct Status {
     pub(crate) total_entries: u64,
     /// How many have failed since one went well.
     pub(crate) failures_in_a_row: u64,
+    /// When the first of those failed, in milliseconds since the Unix epoch.
+    pub(crate) failing_since_unix_ms: u64,
     /// Another one follows the running one.
     pub(crate) scheduled: bool,
     pub(crate) forks_total: u64,
@@ -120,6 +122,13 @@ impl Snapshots {
     #[inline]
     pub(crate) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Since when snapshots have been failing, in milliseconds since the Unix epoch, and what the last one said.
+    pub(crate) fn failure(&self) -> (u64, String) {
+        let status = &self.state.lock().status;
+        let error = if let Outcome::Failed(error) = &status.last { error.clone() } else { String::new() };
+        (status.failing_since_unix_ms, error)
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -182,6 +191,9 @@ impl Snapshots {
             Err(error) => {
                 state.failed = Some(Instant::now());
                 state.status.last = Outcome::Failed(error.to_string());
+                if state.status.failures_in_a_row == 0 {
+                    state.status.failing_since_unix_ms = now_ms() as u64;
+                }
                 state.status.failures_in_a_row += 1;
             }
         }

@@ -254,6 +254,7 @@ impl Server {
         let patience = u64::try_from(self.config.read().shutdown_timeout_seconds).unwrap_or(0);
         // A script that does not end is not waited for: nothing of it is in the journal.
         let patience = if self.engine.is_busy() { 0 } else { patience };
+        self.engine.set_ending(true);
         let everybody = self.clients.close_gate();
         if tokio::time::timeout(Duration::from_secs(patience), everybody).await.is_err() {
             tracing::warn!(
@@ -262,6 +263,7 @@ impl Server {
             );
         }
         let reply = self.run_job(job, protocol).await;
+        self.engine.set_ending(false);
         self.clients.open_gate();
         reply
     }

@@ -126,6 +126,17 @@ impl JournalError {
 pub struct Poisoned {
     /// Why.
     pub reason: Arc<str>,
+    /// Since when (unix ms).
+    pub since_unix_ms: u64,
+}
+
+/// That writes are not admitted at all, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub error: AdmitError,
+    /// Since when (unix ms).
+    pub since_unix_ms: u64,
 }
 
 /// Why a write is not admitted. Nothing was applied.

@@ -14,7 +14,7 @@ use cairn_format::{LineageId, Lsn};
 use cairn_seal::Keyring;
 use parking_lot::Mutex;
 
-use crate::error::{JournalError, Poisoned};
+use crate::error::{JournalError, Poisoned, Refusal};
 use crate::pending::Pending;
 use crate::segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, file_bytes_for, payload_max};
 use crate::shared::{Shared, Verdict};
@@ -128,7 +128,7 @@ pub struct Status {
     /// Age of the oldest effect that is not durable, in milliseconds; `None` when all is.
     pub oldest_unsynced_ms: Option<u64>,
     /// Why the journal stopped, if it did.
-    pub poisoned: Option<String>,
+    pub poisoned: Option<Poisoned>,
     /// Since when (unix ms) no segment can be prepared for want of space.
     pub disk_full_since_unix_ms: Option<u64>,
     /// Segments opened since the start, the current one last.
@@ -347,10 +347,16 @@ impl Journal {
             bytes_total: counters.bytes.load(Ordering::Relaxed),
             pending_bytes: end.0.saturating_sub(durable.0),
             oldest_unsynced_ms: (durable < end).then_some(age_ms),
-            poisoned: shared.poisoned().map(|poisoned| poisoned.reason.to_string()),
+            poisoned: shared.poisoned(),
             disk_full_since_unix_ms: shared.supply.lock().full_since(),
             segments: shared.segments.lock().clone(),
         }
+    }
+
+    /// Why writes are refused, where they are. What lies in the disk's way is known from the last attempt, some tenths of
+    /// a second ago at most.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.shared.refusal()
     }
 
     /// Makes all that was appended durable, writes a last frame that says so, and ends the threads. Appends after it are

@@ -33,7 +33,7 @@ mod tests;
 mod wait;
 mod writer;
 
-pub use error::{AdmitError, Damage, JournalError, Poisoned, ScanError};
+pub use error::{AdmitError, Damage, JournalError, Poisoned, Refusal, ScanError};
 pub use journal::{Catalog, Fsync, Journal, Options, Resume, Status, Tail};
 pub use reader::{DurablePrefix, Frame, OpenSegment, SegmentReader, durable_prefix};
 pub use scan::{Cut, ScanReport, Sink, scan};

@@ -12,9 +12,9 @@ use cairn_format::manifest::SegmentEntry;
 use cairn_seal::Keyring;
 use parking_lot::{Condvar, Mutex};
 
-use crate::error::{AdmitError, Poisoned};
+use crate::error::{AdmitError, Poisoned, Refusal};
 use crate::pending::Pending;
-use crate::supply::Supply;
+use crate::supply::{Supply, unix_ms};
 use crate::{Catalog, Fsync, Options};
 
 /// The state behind [`crate::Journal`].
@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     /// End of what was synced.
     durable: AtomicU64,
     closed: AtomicBool,
-    poison: Mutex<Option<Arc<str>>>,
+    poison: Mutex<Option<Poisoned>>,
     waiters: Mutex<WakerList>,
 
     /// Bytes of permits given and not returned.
@@ -172,12 +172,13 @@ impl Shared {
         if !self.closed.load(Ordering::Acquire) {
             return None;
         }
-        self.poison.lock().clone().map(|reason| Poisoned { reason })
+        self.poison.lock().clone()
     }
 
     /// Lets every waiter, present and future, hear that nothing more becomes durable.
     pub(crate) fn close(&self, reason: &str) {
-        self.poison.lock().get_or_insert_with(|| Arc::from(reason));
+        let poisoned = || Poisoned { reason: Arc::from(reason), since_unix_ms: unix_ms() };
+        self.poison.lock().get_or_insert_with(poisoned);
         self.pending.lock().poison();
         self.closed.store(true, Ordering::SeqCst);
         let woken = self.waiters.lock().take(Lsn(u64::MAX));
@@ -254,6 +255,21 @@ impl Shared {
             return Verdict::Refuse(error);
         }
         Verdict::Wait { room_wanted: Some(wanted) }
+    }
+
+    /// Why even a small write would be refused now, and since when.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        /// More than the effect of a small write takes.
+        const SMALL_BYTES: u64 = 256;
+        let reserved = self.reserved.load(Ordering::SeqCst) + SMALL_BYTES;
+        let Verdict::Refuse(error) = self.verdict(reserved, SMALL_BYTES) else { return None };
+        let since_unix_ms = match &error {
+            AdmitError::Poisoned(poisoned) => poisoned.since_unix_ms,
+            AdmitError::NoSpace { .. } | AdmitError::NoSegment { .. } => {
+                self.supply.lock().failing_since().unwrap_or_else(unix_ms)
+            }
+        };
+        Some(Refusal { error, since_unix_ms })
     }
 
     fn slack(&self) -> u64 {

@@ -63,6 +63,11 @@ impl Supply {
         })
     }
 
+    /// Since when (unix ms) no segment can be prepared, for whatever reason.
+    pub(crate) fn failing_since(&self) -> Option<u64> {
+        self.failure.as_ref().map(|failure| failure.since_unix_ms)
+    }
+
     /// Since when (unix ms) the disk has been full.
     pub(crate) fn full_since(&self) -> Option<u64> {
         self.failure.as_ref().filter(|failure| failure.no_space).map(|failure| failure.since_unix_ms)

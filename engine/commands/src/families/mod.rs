@@ -2,6 +2,7 @@
 
 mod acl;
 mod bitmap;
+mod cairn;
 mod client;
 mod cluster;
 mod command;
@@ -72,6 +73,7 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     replication::COMMANDS,
     cluster::COMMANDS,
     modules::COMMANDS,
+    cairn::COMMANDS,
 ];
 
 #[cfg(test)]

@@ -155,6 +155,14 @@ impl Scripts {
         self.is_busy.load(Ordering::Relaxed)
     }
 
+    /// For how long the one that has run too long has run, while there is one.
+    #[must_use]
+    pub fn busy_for(&self) -> Option<Duration> {
+        let running = self.running.lock();
+        let busy = running.iter().filter(|script| script.is_busy.load(Ordering::Relaxed));
+        busy.map(|script| script.started.elapsed()).max()
+    }
+
     /// What others hear then.
     #[must_use]
     pub fn busy_error(&self) -> &'static str {

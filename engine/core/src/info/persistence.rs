@@ -9,6 +9,7 @@ use crate::snapshots::{Outcome, Status};
 pub(super) fn section(inner: &Inner, line: &mut dyn FnMut(Arguments<'_>)) {
     let status = inner.snapshots.status();
     loading(inner, line);
+    readiness(inner, line);
     snapshots(inner, &status, line);
     rewrites(inner, &status, line);
     line(format_args!("cairn_encrypted:{}", u8::from(inner.options.keyring.is_some())));
@@ -24,6 +25,20 @@ fn ok(good: bool) -> &'static str {
 
 fn seconds(seconds: Option<u64>) -> i64 {
     seconds.map_or(-1, |seconds| seconds as i64)
+}
+
+/// What others have said, without ends of lines.
+fn one_line(text: &str) -> String {
+    text.replace(['\r', '\n'], " ")
+}
+
+fn readiness(inner: &Inner, line: &mut dyn FnMut(Arguments<'_>)) {
+    let found = inner.readiness();
+    line(format_args!("cairn_ready:{}", u8::from(found.is_ok())));
+    let Err(not_ready) = found else { return };
+    line(format_args!("cairn_not_ready:{}", not_ready.reason.name()));
+    line(format_args!("cairn_not_ready_since:{}", not_ready.since_unix_ms / 1000));
+    line(format_args!("cairn_not_ready_reason:{}", one_line(&not_ready.reason.to_string())));
 }
 
 fn loading(inner: &Inner, line: &mut dyn FnMut(Arguments<'_>)) {
@@ -62,7 +77,7 @@ fn snapshots(inner: &Inner, status: &Status, line: &mut dyn FnMut(Arguments<'_>)
     line(format_args!("rdb_last_load_keys_expired:0"));
     line(format_args!("rdb_last_load_keys_loaded:{}", inner.recovery().snapshot_entries));
     if let Outcome::Failed(error) = &status.last {
-        line(format_args!("cairn_snapshot_last_error:{}", error.replace(['\r', '\n'], " ")));
+        line(format_args!("cairn_snapshot_last_error:{}", one_line(error)));
     }
     line(format_args!("cairn_snapshot_lsn:{}", inner.snapshot_lsn()));
     line(format_args!("cairn_snapshot_bytes:{}", status.bytes));
@@ -109,7 +124,8 @@ fn journal(inner: &Inner, snapshots: &Status, line: &mut dyn FnMut(Arguments<'_>
     if let Some(since) = status.disk_full_since_unix_ms {
         line(format_args!("cairn_journal_disk_full_since:{}", since / 1000));
     }
-    if let Some(reason) = status.poisoned {
-        line(format_args!("cairn_journal_stopped:{}", reason.replace(['\r', '\n'], " ")));
+    if let Some(poisoned) = status.poisoned {
+        line(format_args!("cairn_journal_stopped:{}", one_line(&poisoned.reason)));
+        line(format_args!("cairn_journal_stopped_since:{}", poisoned.since_unix_ms / 1000));
     }
 }

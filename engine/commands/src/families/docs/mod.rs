@@ -2,6 +2,7 @@
 //! clients that COMMAND INFO shows.
 
 mod bitmap;
+mod cairn;
 mod cluster;
 mod connection;
 mod generic;
@@ -67,6 +68,7 @@ impl Doc {
 
 const GROUPS: &[(&str, &[Doc])] = &[
     ("bitmap", bitmap::DOCS),
+    ("cairn", cairn::DOCS),
     ("cluster", cluster::DOCS),
     ("connection", connection::DOCS),
     ("generic", generic::DOCS),
