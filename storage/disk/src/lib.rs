@@ -138,6 +138,25 @@ pub fn write_file_atomically(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::
     disk.sync_dir(parent(path))
 }
 
+/// What to do about an error of a disk, to be put behind it; nothing where that is not known.
+pub fn advice(error: &io::Error) -> &'static str {
+    /// As in errno.h of Linux, everywhere.
+    const EIO: i32 = 5;
+    match error.kind() {
+        io::ErrorKind::StorageFull => "; free some space there",
+        io::ErrorKind::QuotaExceeded => "; raise the quota or free some space there",
+        io::ErrorKind::FileTooLarge => "; raise the limit for the size of files (ulimit -f)",
+        io::ErrorKind::PermissionDenied => "; give the server's user the right to it",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; the file system is read-only: mount it for writing, and where the kernel made it so after an error, look at its log"
+        }
+        _ if error.raw_os_error() == Some(EIO) => {
+            "; the disk fails: look at the kernel's log, and have a backup on another disk"
+        }
+        _ => "",
+    }
+}
+
 /// The directory a path lies in: `.` for a bare name.
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {

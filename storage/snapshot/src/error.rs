@@ -48,7 +48,7 @@ pub enum SnapshotError {
     #[error(transparent)]
     Unreadable(#[from] MapFault),
     /// The disk refused.
-    #[error("{}: {source}", file.display())]
+    #[error("{}: {source}{}", file.display(), cairn_disk::advice(source))]
     Io {
         /// The file.
         file: PathBuf,
@@ -130,36 +130,79 @@ pub enum LoadError<E> {
     Sink(E),
 }
 
-/// Why a forked child gave no result.
+/// Why a forked child gave no result. As text each says what to do.
 #[derive(Debug, Error)]
 pub enum ChildError {
     /// The child said why it failed.
-    #[error("the snapshot process failed: {message}")]
+    #[error("{message}")]
     Reported {
         /// Its words.
         message: String,
     },
     /// The child ended without a result.
-    #[error("the snapshot process ended with status {status} and no result")]
+    #[error(
+        "the snapshot process ended with status {status} and no result; its last words may be in the server's output"
+    )]
     Exited {
         /// Its exit status.
         status: i32,
     },
-    /// A signal ended the child: 9 is [`Child::kill`](crate::Child::kill) or the system short of memory.
-    #[error("the snapshot process was ended by signal {signal}")]
+    /// A signal ended the child.
+    #[error("the snapshot process was ended by signal {signal}{}", hint_of_signal(*signal))]
     Signalled {
         /// The signal.
         signal: i32,
     },
-    /// The child made no sound for too long and was killed.
+    /// The child was stopped for too long and was killed.
     #[error(
-        "the snapshot process made no sound for {seconds} s and was killed; the next snapshot may succeed"
+        "the snapshot process had been stopped for {seconds} s, by SIGSTOP or a debugger, and was ended, since memory is \
+         copied for as long as it is there; let it run next time"
+    )]
+    Stopped {
+        /// For how long.
+        seconds: u64,
+    },
+    /// The child got nowhere for too long and was killed.
+    #[error(
+        "the snapshot process made no progress for {seconds} s and was ended; where the disk is slow or does not answer look \
+         at that, otherwise the next snapshot may succeed"
     )]
     Stalled {
-        /// How long it was silent.
+        /// For how long it made none.
         seconds: u64,
+    },
+    /// More was copied because of the child than was allowed, and it was killed.
+    #[error(
+        "{copied_bytes} bytes of memory were copied, because of writes while the snapshot process was at work; that is more \
+         than the {limit_bytes} that snapshot-cow-limit allows, so it was ended before memory ran out; take snapshots when \
+         less is written, give the server more memory, or raise snapshot-cow-limit"
+    )]
+    CopiedTooMuch {
+        /// What was there twice, in bytes.
+        copied_bytes: u64,
+        /// What was allowed.
+        limit_bytes: u64,
     },
     /// The pipe or the process could not be waited for.
     #[error("the snapshot process could not be waited for: {0}")]
     Io(#[from] io::Error),
+}
+
+/// What a signal from outside is a sign of.
+fn hint_of_signal(signal: i32) -> &'static str {
+    match signal {
+        libc::SIGKILL => {
+            " (SIGKILL): by the system for want of memory, or by somebody; where the kernel's log tells of memory, give the \
+             machine more or lower maxmemory"
+        }
+        libc::SIGABRT => " (SIGABRT): most likely it got no memory; give the machine more or lower maxmemory",
+        libc::SIGBUS => {
+            " (SIGBUS): most likely it got no memory, or the disk failed under a file it had mapped"
+        }
+        libc::SIGXFSZ => {
+            " (SIGXFSZ): the file would have grown beyond the limit for files (ulimit -f); raise it"
+        }
+        libc::SIGTERM => " (SIGTERM): somebody ended it",
+        _ => "; if nobody sent it, that is a mistake in this program worth reporting",
+    }
 }

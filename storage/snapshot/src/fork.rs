@@ -11,8 +11,8 @@
 //! - *Threads.* `std::thread::Builder` with a stated stack size does not read the environment, whose lock another
 //!   thread may hold. `pthread_create` uses glibc's stack cache, whose lock and lists `fork` resets in the child
 //!   (`reclaim_stacks`), and allocates thread-local storage under the dynamic loader's TLS lock, which a thread of the
-//!   parent holds for microseconds while it starts a thread itself. A fork within them may hang the child: that is what
-//!   the stall limit of [`Child::wait`] is for, and why a server starts its threads early.
+//!   parent holds for microseconds while it starts a thread itself. A fork within them may hang the child, or one of its
+//!   threads: that is what the stall limit of [`ChildLimits`] is for, and why a server starts its threads early.
 //! - *Synchronization.* `Mutex`, `Condvar`, `mpsc` and scoped threads of std are futexes and memory of their own, made
 //!   after the fork.
 //! - *zstd, AES-GCM, CRC-32.* They compute in memory they are given or allocate. What CPU features there are was found
@@ -40,7 +40,8 @@ use std::time::{Duration, Instant};
 use cairn_disk::Disk;
 
 use crate::error::panic_message;
-use crate::{ChildError, Progress, Source, Summary, WriteParams, write_container};
+use crate::watch::{LOOK_EVERY, Watch};
+use crate::{ChildError, ChildLimits, Progress, Source, Summary, WriteParams, write_container};
 
 /// How much nicer than its parent the child is: as nice as can be, since commands wait for its turns on the CPU. The price is
 /// a longer snapshot where all cores are busy, of which it gets a seventieth beside one thread that never rests, a tenth at 10;
@@ -152,35 +153,43 @@ impl Child {
         self.fork_time
     }
 
-    /// Waits for the child's result, which [`fork_writer`]'s child encodes as a [`Summary`]. A child that sends nothing,
-    /// not even progress, for `stall_limit` is killed.
+    /// Waits for the child's result, which [`fork_writer`]'s child encodes as a [`Summary`]. A child that takes more than
+    /// `limits` allow is killed. `on_look` is called some times a second with how far it has come.
     ///
     /// # Errors
     /// How the child ended instead.
     pub fn wait(
         &self,
-        stall_limit: Duration,
-        on_progress: &mut dyn FnMut(Progress),
+        limits: ChildLimits,
+        on_look: &mut dyn FnMut(Progress),
     ) -> Result<Vec<u8>, ChildError> {
         let mut result = None;
         let mut frames = Frames::default();
+        let mut watch = Watch::new(limits);
         loop {
-            if !self.readable(stall_limit)? {
-                self.kill();
-                self.reap()?;
-                return Err(ChildError::Stalled { seconds: stall_limit.as_secs() });
-            }
-            if !frames.read_from(&self.pipe)? {
-                break;
-            }
-            while let Some((kind, payload)) = frames.next() {
-                match kind {
-                    Kind::Progress => Progress::decode(&payload).into_iter().for_each(&mut *on_progress),
-                    Kind::Done => result = Some(Ok(payload)),
-                    Kind::Failed => result = Some(Err(String::from_utf8_lossy(&payload).into_owned())),
+            if self.readable(LOOK_EVERY)? {
+                if !frames.read_from(&self.pipe)? {
+                    break;
+                }
+                while let Some((kind, payload)) = frames.next() {
+                    match kind {
+                        Kind::Progress => {
+                            Progress::decode(&payload).into_iter().for_each(|progress| watch.told(progress));
+                        }
+                        Kind::Done => result = Some(Ok(payload)),
+                        Kind::Failed => result = Some(Err(String::from_utf8_lossy(&payload).into_owned())),
+                    }
                 }
             }
+            let Some(progress) = watch.due() else { continue };
+            on_look(progress);
+            if let Err(error) = watch.look(self) {
+                self.kill();
+                self.reap()?;
+                return Err(error);
+            }
         }
+        on_look(watch.newest());
         let status = self.reap()?;
         match result {
             Some(Err(message)) => Err(ChildError::Reported { message }),
@@ -196,10 +205,10 @@ impl Child {
     /// How the child ended instead.
     pub fn wait_summary(
         &self,
-        stall_limit: Duration,
-        on_progress: &mut dyn FnMut(Progress),
+        limits: ChildLimits,
+        on_look: &mut dyn FnMut(Progress),
     ) -> Result<Summary, ChildError> {
-        let message = self.wait(stall_limit, on_progress)?;
+        let message = self.wait(limits, on_look)?;
         let garbled = || ChildError::Reported { message: "its result was garbled".to_owned() };
         Summary::decode(&message).ok_or_else(garbled)
     }
@@ -216,10 +225,26 @@ impl Child {
     /// How many bytes were copied because the parent wrote to a page that it shared with the child: its minor faults since
     /// the fork, a small page each. A fault for new memory counts as one, so it is rather too much than too little.
     ///
-    /// The child's private pages (`/proc/PID/smaps_rollup`) would be exact, but for them the kernel walks all page tables, some
-    /// milliseconds for each gigabyte, on a core that commands want.
+    /// [`Child::private_bytes`] is exact, and dear.
     pub fn copied_bytes(&self) -> u64 {
         minor_faults().saturating_sub(self.faults_before).saturating_mul(SMALL_PAGE_BYTES)
+    }
+
+    /// How many bytes there are twice because of the child: pages that are its own since the parent wrote to the other one,
+    /// and what it has allocated itself. `None` where the system does not tell. The kernel walks all page tables for it,
+    /// some milliseconds for each gigabyte, on a core that commands want.
+    pub fn private_bytes(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+    }
+
+    /// Whether a signal has stopped it, or a debugger holds it.
+    pub fn is_stopped(&self) -> bool {
+        let line = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // The name before it may hold anything, blanks and parentheses too.
+        let state = line.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+        matches!(state, Some('T' | 't'))
     }
 
     /// Whether the pipe has something to read, or its end, within the limit.
@@ -455,7 +480,7 @@ fn retry(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(30);
+    const LIMIT: ChildLimits = ChildLimits { stall: Duration::from_secs(30), copied_bytes: None };
 
     #[test]
     fn a_child_gives_its_message_and_its_progress() {
@@ -472,7 +497,7 @@ mod tests {
         let mut seen = Vec::new();
         let message = child.wait(LIMIT, &mut |progress| seen.push(progress.entries)).unwrap();
         assert_eq!(message, vec![12; 100_000]);
-        assert_eq!(seen, [1, 2, 3]);
+        assert_eq!(seen.last(), Some(&3));
         assert!(child.fork_time() > Duration::ZERO);
         child.kill();
     }
@@ -526,8 +551,67 @@ mod tests {
             }
         })
         .unwrap();
-        let stalled = child.wait(Duration::from_millis(50), &mut |_| {});
+        let stalled = child.wait(ChildLimits::of_time(Duration::from_millis(50)), &mut |_| {});
         assert!(matches!(stalled, Err(ChildError::Stalled { .. })));
+    }
+
+    /// One thread that says that it lives does not make up for others that hang.
+    #[test]
+    fn a_child_that_reports_and_gets_nowhere_is_killed() {
+        let child = fork_child(|pipe| {
+            loop {
+                let progress = Progress { entries: 7, ..Progress::default() };
+                pipe.progress(progress).map_err(|error| error.to_string())?;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        })
+        .unwrap();
+        let stalled = child.wait(ChildLimits::of_time(Duration::from_millis(300)), &mut |_| {});
+        assert!(matches!(stalled, Err(ChildError::Stalled { .. })));
+    }
+
+    #[test]
+    fn a_child_for_which_too_much_is_copied_is_killed() {
+        let mut block = vec![1_u8; 16 << 20];
+        let child = fork_child(|_| {
+            loop {
+                std::thread::park()
+            }
+        })
+        .unwrap();
+        let limits = ChildLimits { copied_bytes: Some(4 << 20), ..LIMIT };
+        let mut looks = 0;
+        let ended = child.wait(limits, &mut |_| {
+            looks += 1;
+            // Within the limit at first.
+            let share = if looks < 3 { 2 << 20 } else { 16 << 20 };
+            block[..share].iter_mut().step_by(4096).for_each(|byte| *std::hint::black_box(byte) += 1);
+        });
+        let Err(ChildError::CopiedTooMuch { copied_bytes, limit_bytes }) = ended else {
+            panic!("{ended:?}");
+        };
+        assert!(
+            looks >= 3 && copied_bytes > limit_bytes && limit_bytes == 4 << 20,
+            "{copied_bytes}, {looks}"
+        );
+    }
+
+    /// Memory that is merely new makes the estimate grow, and nothing of it is there twice.
+    #[test]
+    fn new_memory_is_not_taken_for_copied_memory() {
+        let child = fork_child(|pipe| {
+            for entries in 0..10 {
+                let progress = Progress { entries, ..Progress::default() };
+                pipe.progress(progress).map_err(|error| error.to_string())?;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Ok(Vec::new())
+        })
+        .unwrap();
+        let mut kept = Vec::new();
+        let limits = ChildLimits { copied_bytes: Some(8 << 20), ..LIMIT };
+        child.wait(limits, &mut |_| kept.push(std::hint::black_box(vec![1_u8; 8 << 20]))).unwrap();
+        assert!(child.copied_bytes() > 8 << 20 || kept.len() < 3, "{}", child.copied_bytes());
     }
 
     #[test]

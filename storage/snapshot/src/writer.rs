@@ -136,10 +136,11 @@ fn write_verify_and_name(
     let index_offset = next_offset.into_inner();
     let bytes = write_end(&*file, params, sealer.as_ref(), &page0, &index, index_offset)?;
     file.sync_all().map_err(SnapshotError::io(tmp))?;
+    counters.step();
 
     let container = Container::open_with_sealer(disk, tmp, sealer)?;
     check_read_back(&container, &index, params)?;
-    container.verify(params.threads, Depth::Checksums, &|_| {})?;
+    container.verify(params.threads, Depth::Checksums, &|_| counters.step())?;
     drop(container);
     disk.rename(tmp, path).map_err(SnapshotError::io(tmp))?;
     disk.sync_dir(parent(path)).map_err(SnapshotError::io(path))?;
@@ -240,6 +241,7 @@ impl<'a> Work<'a> {
                     // One sync serves all who asked for it so far.
                     while to_sync.try_recv().is_ok() {}
                     self.file.sync_data().map_err(SnapshotError::io(&self.params.path_tmp))?;
+                    self.counters.step();
                 }
                 Ok(())
             })?;
@@ -336,6 +338,11 @@ impl<'a> BlockWriter<'a> {
             self.close_block()?;
         }
         Ok(())
+    }
+
+    /// Tells that the work goes on, where a source takes its time before the next entry.
+    pub fn note_step(&self) {
+        self.work.counters.step();
     }
 
     /// Compresses, seals and writes the open block, if it has entries.
