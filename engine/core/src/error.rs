@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cairn_format::Lsn;
 use cairn_journal::JournalError;
 use cairn_seal::SealError;
-use cairn_snapshot::SnapshotError;
+use cairn_snapshot::{ChildError, SnapshotError};
 
 /// Why the data in a directory was not opened. Nothing was changed then, and nothing started empty.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +127,7 @@ pub enum OpenError {
         why: String,
     },
     /// The disk refused.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), cairn_disk::advice(source))]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -175,16 +175,25 @@ pub enum SaveError {
     #[error("Background save already in progress")]
     Running,
     /// The process could not be forked.
-    #[error("fork failed: {0}; the system has no memory or no process left for it")]
+    #[error(
+        "fork failed: {0}; the system has no memory or no process left for it: set vm.overcommit_memory to 1, or lower \
+         maxmemory, or raise the limit of processes"
+    )]
     Fork(io::Error),
     /// The child that wrote it failed.
     #[error("the snapshot was not written: {0}")]
-    Child(String),
+    Child(#[from] ChildError),
+    /// It was written while everything stood still, and that failed.
+    #[error("the snapshot was not written: {0}")]
+    Stopped(String),
+    /// It was not wanted any more.
+    #[error("the snapshot was called off, since the server ends")]
+    Cancelled,
     /// The journal behind it never became durable.
-    #[error("the snapshot was written, and the journal up to it is not durable: {0}")]
+    #[error("the snapshot was written, and is of no use, since the journal up to it is not durable: {0}")]
     Journal(String),
     /// The disk refused.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), cairn_disk::advice(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -194,4 +203,15 @@ pub enum SaveError {
     /// No key could be drawn.
     #[error(transparent)]
     Seal(#[from] SealError),
+}
+
+/// Why an engine did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ShutdownError {
+    /// The snapshot at the end was not written; nothing has ended.
+    #[error("{0}; SHUTDOWN NOSAVE ends without one")]
+    Snapshot(SaveError),
+    /// The journal could not be closed with all it was given.
+    #[error(transparent)]
+    Journal(JournalError),
 }

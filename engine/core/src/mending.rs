@@ -19,6 +19,11 @@ pub trait Heap: Send + Sync {
     /// How many bytes the program has allocated and not freed.
     fn used_bytes(&self) -> u64;
 
+    /// How many bytes the process may still take before the system has none, as far as the system tells.
+    fn available_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// How many bytes this thread has allocated, less those it has freed. Asked for by many commands, so it must be cheap.
     fn thread_balance(&self) -> i64;
 }

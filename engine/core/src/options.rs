@@ -34,6 +34,8 @@ pub struct Options {
     pub save_points: Vec<SavePoint>,
     /// Whether writes are refused while the last snapshot that save points asked for failed.
     pub stop_writes_on_snapshot_error: bool,
+    /// How much memory may be copied because of a snapshot.
+    pub copy_limit: CopyLimit,
     /// When small collections change their encoding.
     pub limits: Limits,
     /// Threads that load and write snapshots.
@@ -51,6 +53,34 @@ pub struct AutoRewrite {
     pub percentage: u32,
     /// Below this size, in bytes, it is not worth the work.
     pub min_bytes: u64,
+}
+
+/// How much memory may be copied because of a snapshot (`snapshot-cow-limit`). The process that writes it shares the
+/// server's memory; what is written to meanwhile is there twice, up to all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyLimit {
+    /// So many bytes; 0 for any number.
+    Bytes(u64),
+    /// So many hundredths of the memory that is available when the snapshot begins; 0 for any number.
+    PercentOfAvailable(u64),
+}
+
+impl Default for CopyLimit {
+    /// What is left then is for the clients, and for what else grows on the machine meanwhile.
+    fn default() -> Self {
+        Self::PercentOfAvailable(80)
+    }
+}
+
+impl CopyLimit {
+    /// In bytes, where so many are available; `None` for no limit, and where nobody knows what is available.
+    pub(crate) fn bytes(self, available_bytes: impl FnOnce() -> Option<u64>) -> Option<u64> {
+        match self {
+            Self::Bytes(0) | Self::PercentOfAvailable(0) => None,
+            Self::Bytes(bytes) => Some(bytes),
+            Self::PercentOfAvailable(percent) => Some(available_bytes()? / 100 * percent),
+        }
+    }
 }
 
 /// A snapshot is taken when so many changes are that old (`save`).
@@ -77,6 +107,7 @@ impl Options {
             auto_rewrite: AutoRewrite { percentage: 100, min_bytes: 64 * 1024 * 1024 },
             save_points: Vec::new(),
             stop_writes_on_snapshot_error: true,
+            copy_limit: CopyLimit::default(),
             limits: Limits::default(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             memory: MemoryLimit::default(),

@@ -15,7 +15,7 @@ use cairn_journal::{Fsync, Resume};
 use cairn_keyspace::{Entry, Keyspace, LibraryMap, Locked, SHARDS, Shard, Stored};
 use cairn_seal::DataKey;
 use cairn_snapshot::{
-    BlockWriter, Child, ChildError, Container, LEVEL_DEFAULT, Progress, SnapshotError, Source, Summary,
+    BlockWriter, Child, ChildLimits, Container, LEVEL_DEFAULT, Progress, SnapshotError, Source, Summary,
     WriteParams, fork_writer, free_name, write_container,
 };
 use parking_lot::{Condvar, Mutex};
@@ -26,8 +26,22 @@ use crate::loading::Loading;
 use crate::options::Options;
 use crate::recovery::{self, Recovery};
 
-/// A child that does nothing for so long, not even report that it lives, is ended.
+/// A child that gets nowhere for so long is ended.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// After a failure the next snapshot that is due waits for so long, twice as long after each further one, and no longer than
+/// the greatest: a full disk is not hammered, and one that has room again is not left without a snapshot.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// So long the end of the server waits for a child that was killed: one that the disk holds fast cannot end.
+const CANCEL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the next one that is due waits after so many failures in a row.
+fn backoff(failures: u64) -> Duration {
+    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+    (RETRY_AFTER * (1 << doublings)).min(RETRY_AFTER_MAX)
+}
 
 /// A file's key and its wrapping.
 type FileKey = Option<(DataKey, KeySlot)>;
@@ -67,6 +81,8 @@ pub(crate) struct Status {
     pub(crate) last_seconds: Option<u64>,
     pub(crate) current_seconds: Option<u64>,
     pub(crate) cow_bytes: u64,
+    /// How much of it would end the running one, or would have ended the last; `None` for no limit.
+    pub(crate) cow_limit_bytes: Option<u64>,
     pub(crate) fork_micros: u64,
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
@@ -75,6 +91,8 @@ pub(crate) struct Status {
     pub(crate) total_entries: u64,
     /// How many have failed since one went well.
     pub(crate) failures_in_a_row: u64,
+    /// How long the next one that is due still waits because of that.
+    pub(crate) retry_in_seconds: u64,
     /// When the first of those failed, in milliseconds since the Unix epoch.
     pub(crate) failing_since_unix_ms: u64,
     /// Another one follows the running one.
@@ -87,8 +105,8 @@ pub(crate) struct Status {
 struct State {
     status: Status,
     started: Option<Instant>,
-    /// Of a failure, so that a full disk is not tried again at once.
-    failed: Option<Instant>,
+    /// After a failure: before this none is begun because it is due.
+    retry_at: Option<Instant>,
     /// Another one is wanted as soon as the running one ends.
     scheduled: bool,
     child: Option<Arc<Child>>,
@@ -134,7 +152,9 @@ impl Snapshots {
     pub(crate) fn status(&self) -> Status {
         let state = self.state.lock();
         let current_seconds = state.started.map(|started| started.elapsed().as_secs());
-        Status { current_seconds, scheduled: state.scheduled, ..state.status.clone() }
+        let retry_in = state.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let retry_in_seconds = retry_in.map_or(0, |left| left.as_secs_f64().ceil() as u64);
+        Status { current_seconds, retry_in_seconds, scheduled: state.scheduled, ..state.status.clone() }
     }
 
     pub(crate) fn last_unixtime(&self) -> i64 {
@@ -178,30 +198,38 @@ impl Snapshots {
         state.child = None;
         state.status.running = false;
         state.status.last_seconds = started.map(|started| started.elapsed().as_secs());
-        self.failing.store(result.is_err(), Ordering::Relaxed);
         match result {
             Ok(info) => {
-                state.failed = None;
+                self.failing.store(false, Ordering::Relaxed);
+                state.retry_at = None;
                 state.status.last = Outcome::Written;
                 state.status.failures_in_a_row = 0;
                 state.status.written_total += 1;
                 state.status.last_unixtime = unixtime();
                 (state.status.bytes, state.status.entries) = (info.bytes, info.entries);
             }
+            // Nobody wants it any more, so it is not missing.
+            Err(SaveError::Cancelled) => {}
             Err(error) => {
-                state.failed = Some(Instant::now());
+                self.failing.store(true, Ordering::Relaxed);
                 state.status.last = Outcome::Failed(error.to_string());
                 if state.status.failures_in_a_row == 0 {
                     state.status.failing_since_unix_ms = now_ms() as u64;
                 }
                 state.status.failures_in_a_row += 1;
+                state.retry_at = Some(Instant::now() + backoff(state.status.failures_in_a_row));
             }
         }
         self.ended.notify_all();
         std::mem::take(&mut state.scheduled) && result.is_ok()
     }
 
-    /// Ends the child that writes, if there is one.
+    /// Whether the running one is not wanted any more.
+    fn is_cancelled(&self) -> bool {
+        self.state.lock().cancelled
+    }
+
+    /// Ends the child that writes, if there is one, and waits for that, though not for ever.
     pub(crate) fn cancel(&self) {
         let mut state = self.state.lock();
         state.cancelled = true;
@@ -209,9 +237,8 @@ impl Snapshots {
         if let Some(child) = &state.child {
             child.kill();
         }
-        while state.status.running {
-            self.ended.wait(&mut state);
-        }
+        let deadline = Instant::now() + CANCEL_LIMIT;
+        while state.status.running && !self.ended.wait_until(&mut state, deadline).timed_out() {}
     }
 }
 
@@ -266,11 +293,9 @@ fn run_in_background(inner: &Arc<Inner>) {
 
 /// Starts a snapshot when a save point or the journal's growth asks for one.
 pub(crate) fn start_if_due(inner: &Arc<Inner>) {
-    /// As in Redis: after a failure the next try waits, so that a full disk is not hammered.
-    const AFTER_FAILURE: Duration = Duration::from_secs(5);
     {
         let state = inner.snapshots.state.lock();
-        if state.status.running || state.failed.is_some_and(|at| at.elapsed() < AFTER_FAILURE) {
+        if state.status.running || state.retry_at.is_some_and(|at| Instant::now() < at) {
             return;
         }
     }
@@ -323,7 +348,15 @@ fn run(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
                 duration_ms = info.duration.as_millis() as u64,
                 "snapshot written"
             ),
-            Err(error) => tracing::error!(%error, "the snapshot failed; the one before stays"),
+            Err(error @ SaveError::Cancelled) => tracing::info!("{error}"),
+            Err(error) => {
+                let failures = inner.snapshots.state.lock().status.failures_in_a_row + 1;
+                tracing::error!(
+                    %error,
+                    retry_after_seconds = backoff(failures).as_secs(),
+                    "the snapshot failed; the one before stays, and one that is due is tried again"
+                );
+            }
         }
         if !(inner.snapshots.end(&result) && inner.snapshots.begin().is_ok()) {
             return result;
@@ -377,6 +410,8 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
     let (file_id, key) = draw_key(inner)?;
     let taken = taken_names(inner)?;
     inner.mending.finish();
+    let available = || inner.options.heap.as_ref().and_then(|heap| heap.available_bytes());
+    let copied_bytes = inner.settings.copy_limit.lock().bytes(available);
     let pause = inner.keyspace.access().pause();
     let (target, child, dirty, entries, fork_micros) = {
         let stopped = Instant::now();
@@ -398,11 +433,13 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
             child.kill();
         }
         state.child = Some(child.clone());
+        state.status.cow_limit_bytes = copied_bytes;
         state.status.fork_micros = fork_micros;
         state.status.forks_total += 1;
         state.status.total_entries = entries;
     }
-    let summary = wait_for(inner, &child, &target);
+    let limits = ChildLimits { stall: STALL_LIMIT, copied_bytes };
+    let summary = wait_for(inner, &child, limits, &target);
     drop(pause);
     inner.mending.start();
     let summary = summary?;
@@ -435,20 +472,26 @@ fn taken_names(inner: &Inner) -> Result<Vec<DirEntry>, SaveError> {
     inner.options.disk.list(dir).map_err(|source| SaveError::Io { path: dir.clone(), source })
 }
 
-fn wait_for(inner: &Inner, child: &Child, target: &Target) -> Result<Summary, SaveError> {
-    let result = child.wait_summary(STALL_LIMIT, &mut |progress: Progress| {
+fn wait_for(
+    inner: &Inner,
+    child: &Child,
+    limits: ChildLimits,
+    target: &Target,
+) -> Result<Summary, SaveError> {
+    let result = child.wait_summary(limits, &mut |progress: Progress| {
         let mut state = inner.snapshots.state.lock();
         state.status.progress_entries = progress.entries;
         state.status.cow_bytes = child.copied_bytes();
     });
-    let failure = match result {
+    let error = match result {
         Ok(summary) => return Ok(summary),
-        Err(ChildError::Reported { message }) => message,
-        Err(error) => error.to_string(),
+        Err(error) => error,
     };
-    // A child that ended by itself has removed its file; one that was killed could not.
+    // A child that ended by itself has removed its file; one that was killed could not, and may have named it just before.
+    // The name was free, so it is nobody else's.
     remove(inner, &target.params.path_tmp);
-    Err(SaveError::Child(failure))
+    remove(inner, &target.params.path_final);
+    Err(if inner.snapshots.is_cancelled() { SaveError::Cancelled } else { SaveError::Child(error) })
 }
 
 /// Removes a snapshot that nothing will ever name.
@@ -502,14 +545,21 @@ impl<'a> Shards<'a> {
     }
 
     /// Takes the time that so many keys are to take.
-    fn dawdle(&self, keys: usize) {
+    fn dawdle(&self, keys: usize, out: &BlockWriter<'_>) {
+        /// So that who waits sees that it is no standstill.
+        const STEP: Duration = Duration::from_secs(1);
         let keys = keys as u64;
         let micros = match self.key_delay {
             0 => return,
             each @ 1.. => keys.saturating_mul(each.unsigned_abs()),
             each => keys / each.unsigned_abs(),
         };
-        std::thread::sleep(Duration::from_micros(micros));
+        let mut left = Duration::from_micros(micros);
+        while !left.is_zero() {
+            std::thread::sleep(left.min(STEP));
+            left = left.saturating_sub(STEP);
+            out.note_step();
+        }
     }
 
     fn databases(&self) -> &[u16] {
@@ -530,7 +580,7 @@ impl Source for Shards<'_> {
             return self.libraries.values().try_for_each(|library| out.entry(0, |raw| library.store(raw)));
         };
         let shard = self.shards[partition % SHARDS];
-        self.dawdle(shard.database(db).len());
+        self.dawdle(shard.database(db).len(), out);
         shard.database(db).iter().try_for_each(|entry| out.entry(u32::from(db), |raw| entry.store(raw)))
     }
 }
@@ -629,7 +679,7 @@ fn finish(
     match result {
         Ok(Some(info)) => drop(inner.snapshots.end(&Ok(info))),
         Ok(None) => inner.snapshots.end_without(),
-        Err(error) => drop(inner.snapshots.end(&Err(SaveError::Child(error.to_string())))),
+        Err(error) => drop(inner.snapshots.end(&Err(SaveError::Stopped(error.to_string())))),
     }
     text.map_or(Ok(()), Err)
 }
@@ -692,4 +742,15 @@ fn insert(locked: &mut Locked<'_>, db: u16, entry: Entry) {
     let keyspace = locked.keyspace();
     let hash = keyspace.hash(entry.key());
     locked.shard_mut(hash).database_mut(db).insert(hash.0, entry, |key| keyspace.hash(key).0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_try_waits_longer_each_time_and_not_for_ever() {
+        let seconds: Vec<u64> = [1, 2, 3, 6, 7, 100, u64::MAX].map(|n| backoff(n).as_secs()).to_vec();
+        assert_eq!(seconds, [5, 10, 20, 160, 300, 300, 300]);
+    }
 }

@@ -4,11 +4,13 @@
 //! [`HugePages`] puts such pages together again after the child has ended.
 #![allow(unsafe_code)]
 
+use crate::available;
 use cairn_engine::Heap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
@@ -114,6 +116,10 @@ thread_local! {
 impl Heap for HugePages {
     fn used_bytes(&self) -> u64 {
         memory().used
+    }
+
+    fn available_bytes(&self) -> Option<u64> {
+        available::bytes(Path::new("/"))
     }
 
     fn thread_balance(&self) -> i64 {

@@ -208,6 +208,7 @@ pub(crate) fn options(settings: &Settings, keyring: Option<Keyring>) -> Options 
     options.auto_rewrite = auto_rewrite(settings);
     options.save_points = save_points(settings);
     options.stop_writes_on_snapshot_error = settings.stop_writes_on_snapshot_error;
+    options.copy_limit = settings.copy_limit;
     options.limits = limits(settings);
     options.memory = memory(settings);
     options.heap = Some(Arc::new(HugePages::default()));

@@ -79,6 +79,8 @@ fn snapshots(inner: &Inner, status: &Status, line: &mut dyn FnMut(Arguments<'_>)
     if let Outcome::Failed(error) = &status.last {
         line(format_args!("cairn_snapshot_last_error:{}", one_line(error)));
     }
+    line(format_args!("cairn_snapshot_retry_in_seconds:{}", status.retry_in_seconds));
+    line(format_args!("cairn_snapshot_cow_limit:{}", status.cow_limit_bytes.unwrap_or(0)));
     line(format_args!("cairn_snapshot_lsn:{}", inner.snapshot_lsn()));
     line(format_args!("cairn_snapshot_bytes:{}", status.bytes));
     line(format_args!("cairn_snapshot_entries:{}", status.entries));

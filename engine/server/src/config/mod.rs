@@ -7,6 +7,7 @@ mod clients;
 mod ending;
 mod file;
 mod foreign;
+mod memory;
 mod rewrite;
 mod table;
 mod value;
@@ -16,7 +17,7 @@ pub(crate) use file::load;
 pub(crate) use rewrite::{Written, rewrite};
 pub(crate) use value::{DebugCommand, Fsync, LogFormat, LogLevel, MaxmemoryPolicy, PubsubDefault};
 
-use cairn_engine::{Interest, UserLine, glob_matches};
+use cairn_engine::{CopyLimit, Interest, UserLine, glob_matches};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use table::{Directive, When};
@@ -83,6 +84,7 @@ pub(crate) struct Settings {
     pub(crate) shutdown_on_sigint: Ending,
     pub(crate) shutdown_on_sigterm: Ending,
     pub(crate) stop_writes_on_snapshot_error: bool,
+    pub(crate) copy_limit: CopyLimit,
     /// Microseconds for each key of a snapshot, or, where negative, keys for each microsecond.
     pub(crate) key_save_delay: i64,
     /// Negative: none is.

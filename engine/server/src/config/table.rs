@@ -2,7 +2,7 @@
 
 use super::foreign::FOREIGN;
 use super::value::{DebugCommand, Field, Fsync, Kind, LogFormat, LogLevel, MaxmemoryPolicy, PubsubDefault};
-use super::{Settings, clients, ending};
+use super::{Settings, clients, ending, memory};
 
 /// When a directive may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +143,7 @@ static DIRECTIVES: &[Directive] = &[
     row("save", SavePoints(field!(save)), "3600 1 300 100 60 10000", Always),
     row("rdb-key-save-delay", Integer(field!(key_save_delay), -INT_MAX - 1..=INT_MAX), "0", Always).hidden(),
     row("stop-writes-on-bgsave-error", Flag(field!(stop_writes_on_snapshot_error)), "yes", Always),
+    row("snapshot-cow-limit", Custom { set: memory::set_copy_limit, show: memory::show_copy_limit }, "80%", Always),
     row("appendonly", Flag(field!(appendonly)), "no", Always),
     row("appendfsync", choice!(appendfsync, Fsync), "everysec", Always),
     row("auto-aof-rewrite-percentage", Integer(field!(auto_rewrite_percentage), 0..=INT_MAX), "100", Always),
@@ -187,7 +188,6 @@ const NOT_PROVIDED: &[&str] = &[
     "rename-command",
     "seed-from",
     "seed-time",
-    "snapshot-cow-limit",
 ];
 
 #[cfg(test)]
