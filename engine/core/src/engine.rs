@@ -25,7 +25,7 @@ use crate::host::EngineHost;
 use crate::loading::{self, Loading};
 use crate::log::Log;
 use crate::mending::Mending;
-use crate::options::{AutoRewrite, Options, SavePoint};
+use crate::options::{AutoRewrite, CopyLimit, Options, SavePoint};
 use crate::process::Process;
 use crate::readiness::{Ending, ReadinessLog};
 use crate::recovery::{self, Recovery};
@@ -86,6 +86,7 @@ pub(crate) struct Settings {
     pub(crate) save_points: Mutex<Vec<SavePoint>>,
     stop_writes_on_snapshot_error: AtomicBool,
     pub(crate) key_save_delay: AtomicI64,
+    pub(crate) copy_limit: Mutex<CopyLimit>,
 }
 
 impl Settings {
@@ -186,16 +187,19 @@ pub enum Outcome {
 }
 
 /// What became of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobDone {
     /// The reply is in the buffer.
     Replied,
     /// SHUTDOWN went through and everything is on disk: the process may end. There is no reply.
     Exit,
+    /// The journal is closed without all it was given, in these words: the process can only end. There is no reply.
+    ExitFailed(String),
 }
 
-pub(crate) const SNAPSHOT_FAILED: &str = "the last snapshot could not be written, so writes are refused \
-    (stop-writes-on-bgsave-error); INFO persistence and the log say why";
+/// What writes are answered with then, the reason behind it.
+pub(crate) const SNAPSHOT_FAILED: &str = "the last snapshot could not be written, so writes are refused until one is, or \
+    stop-writes-on-bgsave-error is no";
 
 /// What every command of a thread uses again.
 struct Scratch {
@@ -271,6 +275,7 @@ impl Engine {
             save_points: Mutex::new(options.save_points.clone()),
             stop_writes_on_snapshot_error: AtomicBool::new(options.stop_writes_on_snapshot_error),
             key_save_delay: AtomicI64::new(0),
+            copy_limit: Mutex::new(options.copy_limit),
         };
         Ok(Self(Arc::new(Inner {
             keyspace: Keyspace::new(options.databases),
@@ -419,7 +424,8 @@ impl Engine {
         let bytes = admission_bytes(spec, session, args);
         if bytes.is_some() && inner.snapshots.is_failing() && inner.settings.stops_writes_on_snapshot_error()
         {
-            self.refuse(session, &format!("MISCONF {SNAPSHOT_FAILED}"), reply);
+            let (_, why) = inner.snapshots.failure();
+            self.refuse(session, &format!("MISCONF {SNAPSHOT_FAILED}: {why}"), reply);
             return Outcome::Done { hold: Lsn::ZERO };
         }
         let permit = match bytes.and_then(|bytes| inner.log.admit(bytes)) {
@@ -522,18 +528,9 @@ impl Engine {
             }
             // There is nothing to write: what is on disk is being read.
             Job::Shutdown { .. } if self.is_loading() => return JobDone::Exit,
-            Job::Shutdown { save, force } => match self.shutdown(*save) {
-                Ok(()) => return JobDone::Exit,
-                Err(text) if *force => {
-                    tracing::error!(error = %text, "SHUTDOWN FORCE: ending all the same");
-                    // Without a snapshot there is still the journal; what it cannot write it has said in the log.
-                    let _ = self.0.log.shutdown();
-                    return JobDone::Exit;
-                }
-                Err(text) => {
-                    tracing::error!(error = %text, "SHUTDOWN did not go through");
-                    out.error(&format!("ERR Errors trying to SHUTDOWN: {text}. Check logs."));
-                }
+            Job::Shutdown { save, force } => match self.end(*save, *force) {
+                Ok(done) => return done,
+                Err(error) => out.error(&format!("ERR Errors trying to SHUTDOWN: {error}. Check logs.")),
             },
         }
         let _ = process;
@@ -614,20 +611,6 @@ impl Engine {
         snapshots::start_if_due(&self.0);
     }
 
-    /// Ends the engine: a snapshot where asked for (`None`: where save points are configured), then the journal is
-    /// flushed, synced and closed.
-    ///
-    /// # Errors
-    /// What did not go through, in words; the engine then still runs.
-    pub fn shutdown(&self, save: Option<bool>) -> Result<(), String> {
-        if save.unwrap_or_else(|| !self.0.settings.save_points.lock().is_empty()) {
-            snapshots::take_after_running(&self.0).map_err(|error| error.to_string())?;
-        } else {
-            self.0.snapshots.cancel();
-        }
-        self.0.log.shutdown().map_err(|error| error.to_string())
-    }
-
     /// Changes when the journal is synced.
     pub fn set_fsync(&self, fsync: Fsync) {
         *self.0.settings.fsync.lock() = fsync;
@@ -683,6 +666,11 @@ impl Engine {
     /// Makes snapshots slow, for tests: so many microseconds for each key, or, where negative, so many keys for each.
     pub fn set_key_save_delay(&self, delay: i64) {
         self.0.settings.key_save_delay.store(delay, Ordering::Relaxed);
+    }
+
+    /// Changes how much memory may be copied because of a snapshot: of the next one.
+    pub fn set_copy_limit(&self, limit: CopyLimit) {
+        *self.0.settings.copy_limit.lock() = limit;
     }
 
     /// Changes whether writes are refused while the last snapshot that save points asked for failed.

@@ -35,6 +35,7 @@
 mod blocked;
 mod catalog;
 mod check;
+mod ending;
 mod engine;
 mod error;
 mod eviction;
@@ -63,11 +64,11 @@ pub use cairn_journal::{AdmissionWait, AdmitError, Fsync, Poisoned, WaitDurable}
 pub use cairn_keyspace::types::Limits;
 pub use check::{Checked, CheckedFile, check};
 pub use engine::{Engine, JobDone, Outcome};
-pub use error::{OpenError, SaveError};
+pub use error::{OpenError, SaveError, ShutdownError};
 pub use eviction::{EvictionPolicy, MemoryLimit};
 pub use info::human_bytes;
 pub use mending::Heap;
-pub use options::{AutoRewrite, Options, SavePoint};
+pub use options::{AutoRewrite, CopyLimit, Options, SavePoint};
 pub use process::{Embedded, Process};
 pub use readiness::{NotReady, NotReadyReason};
 pub use recovery::Recovery;

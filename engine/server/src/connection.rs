@@ -490,4 +490,5 @@ pub(crate) async fn wait_durable(server: &Server, lsn: Lsn) -> Result<(), Poison
 }
 
 const OUTCOME_UNKNOWN: &[u8] =
-    b"-ERR the journal could not be written: whether this write will survive a restart is unknown\r\n";
+    b"-ERR the journal could not be written: whether this write will survive a restart is unknown; restart \
+      the server once the disk is well, and read it back\r\n";

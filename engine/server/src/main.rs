@@ -6,6 +6,7 @@
 
 mod ahead;
 mod alloc;
+mod available;
 mod blocked;
 mod check;
 mod client_memory;
@@ -219,7 +220,7 @@ fn announce(server: &Server, is_encrypted: bool) {
 async fn serve_until_ended(server: &Arc<Server>, signals: &mut Signals) -> Result<(), Failure> {
     loop {
         let name = tokio::select! {
-            () = server.finished() => break,
+            finished = server.finished() => return goodbye(finished),
             name = signals.first() => name,
         };
         tracing::info!(signal = name, "ending cleanly; a second signal ends at once");
@@ -229,13 +230,18 @@ async fn serve_until_ended(server: &Arc<Server>, signals: &mut Signals) -> Resul
         };
         let job = Job::Shutdown { save: ending.save, force: ending.force };
         tokio::select! {
-            () = server.finished() => break,
+            finished = server.finished() => return goodbye(finished),
             _refusal = server.shut_down(job, Protocol::Resp2) => {
                 signals.forget_first();
                 tracing::error!("could not end cleanly, so the server goes on; the reason is above");
             }
         }
     }
+}
+
+/// The last words; where not everything is on disk, the exit code says so too.
+fn goodbye(finished: Result<(), String>) -> Result<(), Failure> {
+    finished.map_err(|why| Failure::new(1, format!("ended, but not cleanly: {why}")))?;
     tracing::info!("everything is on disk; goodbye");
     Ok(())
 }

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -46,8 +46,10 @@ pub(crate) struct Server {
     ticking: Mutex<()>,
     /// One shutdown at a time.
     shutting_down: tokio::sync::Mutex<()>,
-    /// Everything is on disk; the process may end.
+    /// The process may end.
     finished: Notify,
+    /// Why not everything is on disk then.
+    failed: OnceLock<String>,
 }
 
 /// How often the momentary rates of INFO are sampled.
@@ -104,6 +106,7 @@ impl Server {
             ticking: Mutex::new(()),
             shutting_down: tokio::sync::Mutex::const_new(()),
             finished: Notify::new(),
+            failed: OnceLock::new(),
         });
         server.apply_to_hub(&server.config.read());
         server.engine.set_key_save_delay(server.config.read().key_save_delay);
@@ -157,6 +160,7 @@ impl Server {
         self.engine.set_memory(host::memory(settings));
         self.engine.set_auto_rewrite(host::auto_rewrite(settings));
         self.engine.set_key_save_delay(settings.key_save_delay);
+        self.engine.set_copy_limit(settings.copy_limit);
         self.engine.set_save_points(host::save_points(settings));
         self.engine.set_stop_writes_on_snapshot_error(settings.stop_writes_on_snapshot_error);
         host::set_observed(self.engine.observed(), settings);
@@ -229,7 +233,10 @@ impl Server {
         };
         match tokio::task::spawn_blocking(work).await {
             Ok((JobDone::Replied, reply)) => reply,
-            Ok((JobDone::Exit, _)) => {
+            Ok((done @ (JobDone::Exit | JobDone::ExitFailed(_)), _)) => {
+                if let JobDone::ExitFailed(why) = done {
+                    self.failed.get_or_init(|| why);
+                }
                 self.finished.notify_one();
                 // The process ends, and this connection with it.
                 std::future::pending().await
@@ -268,9 +275,10 @@ impl Server {
         reply
     }
 
-    /// Resolves when everything is on disk and the process may end.
-    pub(crate) async fn finished(&self) {
+    /// Resolves when the process may end; the error says why not everything is on disk.
+    pub(crate) async fn finished(&self) -> Result<(), String> {
         self.finished.notified().await;
+        self.failed.get().map_or(Ok(()), |why| Err(why.clone()))
     }
 }
 

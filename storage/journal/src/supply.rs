@@ -169,13 +169,18 @@ fn record(shared: &Shared, supply: &mut Supply, outcome: io::Result<Prepared>) {
             shared.room.fetch_add(prepared.file_bytes - HEADER_BYTES as u64, Ordering::SeqCst);
             supply.prepared.push_back(prepared);
             if supply.failure.take().is_some() {
-                tracing::info!("journal segments can be prepared again");
+                tracing::info!("journal segments can be prepared again; writes are taken");
             }
             shared.supply_failed.store(false, Ordering::SeqCst);
         }
         Err(error) => {
             if supply.failure.is_none() {
-                tracing::error!(dir = %shared.dir.display(), %error, "cannot prepare a journal segment");
+                tracing::error!(
+                    dir = %shared.dir.display(), %error, room_bytes = shared.room.load(Ordering::SeqCst),
+                    "cannot prepare a journal segment: writes are refused once the room is used up, reads go on, and it is \
+                     tried again until it succeeds{}",
+                    cairn_disk::advice(&error)
+                );
             }
             let since = supply.failure.as_ref().map_or_else(unix_ms, |failure| failure.since_unix_ms);
             supply.failure = Some(Failure {

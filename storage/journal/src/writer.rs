@@ -716,7 +716,11 @@ impl Writer {
     }
 
     fn poison(&mut self, first: &io::Error, second: &io::Error) {
-        tracing::error!(%first, %second, "journal poisoned: no more writes");
+        tracing::error!(
+            %first, %second, durable = self.durable.0,
+            "the journal stopped: writing or syncing failed, and so did a new file; writes are refused, reads go on; whether \
+             effects past the durable LSN survive is unknown; see to the disk, then restart the server"
+        );
         self.poisoned = true;
         self.unsynced = Vec::new();
         self.shared.close(&format!("writing or syncing failed ({first}) and so did a new file ({second})"));

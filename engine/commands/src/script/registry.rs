@@ -195,6 +195,11 @@ impl Scripts {
         self.running.lock().first().cloned()
     }
 
+    /// Ends the script that has run longest, function or not, since the server ends; false where it has written.
+    pub fn end_longest(&self) -> bool {
+        self.longest().is_some_and(|script| script.settle(KILLED))
+    }
+
     /// Ends the script that has run longest, unless it has written.
     pub(crate) fn kill(&self, function: bool) -> Result<(), &'static str> {
         let script = self.longest().ok_or("NOTBUSY No scripts in execution right now.")?;
