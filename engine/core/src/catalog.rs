@@ -142,21 +142,35 @@ impl Catalog {
         Ok(file)
     }
 
-    /// Names a new snapshot and lets go of the journal below it and of the snapshot before. Without a `journal` being
-    /// written the snapshot holds all there is, and what is left of an earlier one goes as a whole.
-    pub(crate) fn snapshot_installed(&self, entry: SnapshotEntry, journal: bool) -> io::Result<()> {
+    /// Names a new snapshot and lets go of the snapshot before, and of the journal below `keep_from`. Without a journal being
+    /// written the snapshot holds all there is, and what is left of an earlier one goes as a whole (`None`).
+    pub(crate) fn snapshot_installed(&self, entry: SnapshotEntry, keep_from: Option<Lsn>) -> io::Result<()> {
         let unneeded = self.change(|manifest| {
-            let lsn = entry.lsn;
             let old = manifest.snapshot.replace(entry).map(|old| old.name);
-            // A segment ends where the next one begins; the last one is open and stays.
-            let pairs = manifest.segments.windows(2);
-            let below = pairs.take_while(|pair| pair[1].first_lsn <= lsn).count();
-            let unneeded = if journal { below } else { manifest.segments.len() };
+            let unneeded = keep_from.map_or(manifest.segments.len(), |from| segments_below(manifest, from));
             let trimmed = manifest.segments.drain(..unneeded).map(|segment| segment.name);
             old.into_iter().chain(trimmed).collect::<Vec<_>>()
         })?;
         unneeded.iter().for_each(|name| self.remove(name));
         Ok(())
+    }
+
+    /// Lets go of the journal below `keep_from`, which lies at the snapshot or before it.
+    pub(crate) fn trim(&self, keep_from: Lsn) -> io::Result<()> {
+        if segments_below(&self.manifest.lock(), keep_from) == 0 {
+            return Ok(());
+        }
+        let trimmed = self.change(|manifest| {
+            let below = segments_below(manifest, keep_from);
+            manifest.segments.drain(..below).map(|segment| segment.name).collect::<Vec<_>>()
+        })?;
+        trimmed.iter().for_each(|name| self.remove(name));
+        Ok(())
+    }
+
+    /// Where the journal begins that the manifest names; `None` where it names none.
+    pub(crate) fn journal_from(&self) -> Option<Lsn> {
+        self.manifest.lock().segments.first().map(|segment| segment.first_lsn)
     }
 
     fn remove(&self, name: &str) {
@@ -227,6 +241,12 @@ impl cairn_journal::Catalog for Catalog {
         dropped.iter().for_each(|segment| self.remove(&segment.name));
         Ok(())
     }
+}
+
+/// How many segments lie below a position as a whole. A segment ends where the next one begins; the last one is open and
+/// stays.
+fn segments_below(manifest: &Manifest, lsn: Lsn) -> usize {
+    manifest.segments.windows(2).take_while(|pair| pair[1].first_lsn <= lsn).count()
 }
 
 fn names_in(manifest: &Manifest) -> impl Iterator<Item = &str> {

@@ -17,6 +17,7 @@ use cairn_keyspace::types::Limits;
 use cairn_keyspace::{KeyHash, Keyspace, Locked, SHARDS};
 use parking_lot::{Mutex, RwLock};
 
+use crate::archive::Archive;
 use crate::blocked::{self, Blocked, Waiters};
 use crate::catalog::Catalog;
 use crate::error::{OpenError, SaveError};
@@ -41,6 +42,7 @@ type Remaining = (KeyHash, Box<dyn FnOnce(&mut Locked<'_>) + Send>);
 pub(crate) struct Inner {
     pub(crate) keyspace: Keyspace,
     pub(crate) log: Log,
+    pub(crate) archive: Archive,
     /// Known once the data is loaded.
     catalog: OnceLock<Arc<Catalog>>,
     pub(crate) loading: Loading,
@@ -280,6 +282,7 @@ impl Engine {
         Ok(Self(Arc::new(Inner {
             keyspace: Keyspace::new(options.databases),
             log: Log::default(),
+            archive: Archive::default(),
             snapshots: Snapshots::new(),
             catalog: OnceLock::new(),
             loading: Loading::default(),
@@ -594,7 +597,11 @@ impl Engine {
     /// Housekeeping, to be called about ten times a second: removes expired keys where `expire` lets it, evicts where memory
     /// is short, takes snapshots that are due.
     pub fn tick(&self, expire: bool) {
-        if self.is_loading() || !self.0.housekeeping.load(Ordering::Relaxed) {
+        if self.is_loading() {
+            return;
+        }
+        self.0.sample_position();
+        if !self.0.housekeeping.load(Ordering::Relaxed) {
             return;
         }
         self.0.do_remaining();

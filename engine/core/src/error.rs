@@ -174,6 +174,9 @@ pub enum SaveError {
     /// One is being written.
     #[error("Background save already in progress")]
     Running,
+    /// The one that was being written already did not come about.
+    #[error("{0}")]
+    Joined(String),
     /// The process could not be forked.
     #[error(
         "fork failed: {0}; the system has no memory or no process left for it: set vm.overcommit_memory to 1, or lower \

@@ -32,6 +32,7 @@
 //! It knows the command table, the keyspace, journal, snapshots and keys. It must never know sockets, configuration
 //! files, or where backups go.
 
+mod archive;
 mod blocked;
 mod catalog;
 mod check;
@@ -50,6 +51,7 @@ mod readiness;
 mod recovery;
 mod snapshots;
 
+pub use archive::{ArchiveLag, Archived, JournalHold, NamedSnapshot, Position, PositionError};
 pub use blocked::{Blocked, Unblocked};
 pub use cairn_commands::acl::{Acl, UserLine, UserLineError};
 pub use cairn_commands::hub::{Hub, HubCounts, Inbox, Interest, OutputLimit, OutputLimits};

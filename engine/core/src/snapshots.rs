@@ -112,6 +112,9 @@ struct State {
     child: Option<Arc<Child>>,
     /// The running one is not wanted any more.
     cancelled: bool,
+    /// How many have ended, well or not, and how the last one did.
+    ended_total: u64,
+    last: Option<Result<SnapshotInfo, String>>,
 }
 
 /// At most one snapshot at a time.
@@ -183,6 +186,16 @@ impl Snapshots {
         }
     }
 
+    /// Waits for the running one, and tells how it went; `None` where what ran was no snapshot, or has ended already.
+    fn join(&self) -> Option<Result<SnapshotInfo, String>> {
+        let mut state = self.state.lock();
+        let before = state.ended_total;
+        while state.status.running && state.ended_total == before {
+            self.ended.wait(&mut state);
+        }
+        (state.ended_total != before).then(|| state.last.clone())?
+    }
+
     /// Ends what `begin` began and that was no snapshot.
     pub(crate) fn end_without(&self) {
         let mut state = self.state.lock();
@@ -198,6 +211,8 @@ impl Snapshots {
         state.child = None;
         state.status.running = false;
         state.status.last_seconds = started.map(|started| started.elapsed().as_secs());
+        state.ended_total += 1;
+        state.last = Some(result.as_ref().map(SnapshotInfo::clone).map_err(ToString::to_string));
         match result {
             Ok(info) => {
                 self.failing.store(false, Ordering::Relaxed);
@@ -250,6 +265,18 @@ pub(crate) fn unixtime() -> i64 {
 pub(crate) fn take(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
     inner.snapshots.begin()?;
     run(inner)
+}
+
+/// Takes a snapshot, or waits for the one that is being taken.
+pub(crate) fn take_or_join(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
+    loop {
+        if inner.snapshots.begin().is_ok() {
+            return run(inner);
+        }
+        if let Some(result) = inner.snapshots.join() {
+            return result.map_err(SaveError::Joined);
+        }
+    }
 }
 
 /// Takes a snapshot when the running one, if one runs, has ended.
@@ -520,9 +547,11 @@ fn install(inner: &Inner, target: &Target, summary: &Summary) -> Result<(), Save
         bytes: summary.bytes,
         entries: summary.entries,
     };
+    let trimming = inner.archive.begin_trim();
+    let keep_from = inner.log.journal().map(|_| trimming.needed_from(lsn));
     inner
         .catalog()
-        .snapshot_installed(entry, inner.log.journal().is_some())
+        .snapshot_installed(entry, keep_from)
         .map_err(|source| SaveError::Io { path: inner.options.dir.join(crate::catalog::MANIFEST), source })
 }
 

@@ -204,7 +204,8 @@ async fn accept_unix(server: Arc<Server>, listener: UnixListener, path: String) 
     }
 }
 
-async fn pause(error: &io::Error) {
+/// Waits until another connection may be had.
+pub(crate) async fn pause(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }

@@ -7,12 +7,15 @@
 mod ahead;
 mod alloc;
 mod available;
+mod aside;
+mod backup;
 mod blocked;
 mod check;
 mod client_memory;
 mod clients;
 mod config;
 mod connection;
+mod control;
 mod host;
 mod info;
 mod listen;
@@ -118,6 +121,7 @@ fn start(
     let is_encrypted = keyring.is_some();
     let engine = Engine::claim(host::options(&settings, keyring)).map_err(not_opened)?;
     users::begin(engine.acl(), &settings).map_err(|error| Failure::new(2, error))?;
+    let aside = aside::start().map_err(|error| Failure::new(1, format!("cannot start a thread: {error}")))?;
     let kick = engine.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.worker_threads())
@@ -137,6 +141,7 @@ fn start(
             loaded = load(&server) => loaded?,
             ended = serve_until_ended(&server, &mut signals) => return ended,
         }
+        let _control = control(&server, &aside)?;
         // Whoever reads that it is ready shall not be told that it loads.
         server.engine.serve();
         announce(&server, is_encrypted);
@@ -158,6 +163,14 @@ async fn load(server: &Arc<Server>) -> Result<(), Failure> {
         Ok(loaded) => loaded.map_err(not_opened),
         Err(error) => Err(Failure::new(1, format!("the data could not be loaded: {error}"))),
     }
+}
+
+/// Makes the socket by which agents follow the data, which is there.
+fn control(server: &Arc<Server>, aside: &tokio::runtime::Handle) -> Result<control::SocketFile, Failure> {
+    let dir = server.config.read().dir.clone();
+    let _aside = aside.enter();
+    control::start(server, Path::new(&dir))
+        .map_err(|error| Failure::new(1, format!("{dir}: cannot make the control socket: {error}")))
 }
 
 /// Makes room for as many connections as are allowed.

@@ -1,6 +1,7 @@
 //! The running server: what its connections share, its clockwork, and its end.
 
 use crate::alloc;
+use crate::backup::Backup;
 use crate::clients::Clients;
 use crate::config::Settings;
 use crate::host;
@@ -31,6 +32,7 @@ pub(crate) struct Server {
     pub(crate) paused: Paused,
     pub(crate) stats: Stats,
     pub(crate) run_id: String,
+    pub(crate) backup: Mutex<Backup>,
     /// The TCP addresses that are listened on, and the tasks that do.
     pub(crate) listening: Mutex<Vec<(SocketAddr, AbortHandle)>>,
     /// One CONFIG SET at a time.
@@ -96,6 +98,7 @@ impl Server {
             paused: Paused::new(),
             stats: Stats::default(),
             run_id: run_id(),
+            backup: Mutex::default(),
             listening: Mutex::default(),
             configuring: Mutex::default(),
             me: Weak::clone(me),
