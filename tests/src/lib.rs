@@ -13,6 +13,7 @@
 //! It must never know: the inside of any cairn crate. It speaks RESP, runs commands and reads exit codes, so that a
 //! promise is tested where the user meets it.
 
+pub mod control;
 pub mod counts;
 pub mod files;
 pub mod ledger;

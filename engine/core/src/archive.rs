@@ -68,8 +68,8 @@ pub struct Position {
     pub has_journal: bool,
     /// End of what is durable.
     pub durable: Lsn,
-    /// All that was appended until then is durable, in milliseconds since the Unix epoch; `None` before the first tick.
-    pub durable_unix_ms: Option<u64>,
+    /// All that was appended until then is durable, in milliseconds since the Unix epoch.
+    pub durable_unix_ms: u64,
     /// End of what was appended.
     pub end: Lsn,
     /// Where the journal begins that the directory holds.
@@ -144,7 +144,8 @@ impl Engine {
             is_encrypted: inner.options.keyring.is_some(),
             has_journal: inner.log.journal().is_some(),
             durable,
-            durable_unix_ms: state.samples.last_within(durable).map(|sample| sample.unix_ms),
+            // What is loaded is durable, and sampled.
+            durable_unix_ms: state.samples.last_within(durable).map_or(0, |sample| sample.unix_ms),
             end,
             journal_from: manifest.segments.first().map_or(end, |segment| segment.first_lsn),
             archived: state.archived,
@@ -230,7 +231,7 @@ impl Engine {
 }
 
 impl Inner {
-    /// Notes where the journal ends now; to be called with every tick.
+    /// Notes where the journal ends now; to be called when it is there, and with every tick.
     pub(crate) fn sample_position(&self) {
         // The time first: what was appended until then lies below the position.
         let (at, unix_ms) = (Instant::now(), now_ms().unsigned_abs());

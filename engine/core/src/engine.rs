@@ -324,6 +324,7 @@ impl Engine {
             None => inner.log.count_from(opened.recovery.end),
         }
         assert!(inner.catalog.set(opened.catalog).is_ok(), "a directory is loaded once");
+        inner.sample_position();
         inner.recovery.get_or_init(|| opened.recovery);
         Ok(())
     }
