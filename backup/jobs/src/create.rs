@@ -172,6 +172,8 @@ fn describe(source: &Source) -> BackupManifest {
         from_lsn: snapshot.map_or(0, |snapshot| snapshot.lsn.0),
         to_lsn: to_lsn.0,
         entries: snapshot.map_or(0, |snapshot| snapshot.entries),
+        snapshot_unix_ms: None,
+        digest: None,
         objects: source.files.iter().map(object).collect(),
     }
 }

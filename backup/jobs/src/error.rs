@@ -136,6 +136,36 @@ pub enum JobError {
         /// The directory.
         dir: PathBuf,
     },
+    /// Another agent writes the repository.
+    #[error(
+        "{url}: the repository is written by {holder}, whose lease lasts until {until}; stop that agent, or wait until then"
+    )]
+    LeaseHeld {
+        /// The repository's address.
+        url: String,
+        /// Who holds the lease.
+        holder: String,
+        /// When it runs out if it is not renewed, as text.
+        until: String,
+    },
+    /// The lease is not ours any more.
+    #[error("{url}: the lease on the repository was lost: {why}; nothing more was written")]
+    LeaseLost {
+        /// The repository's address.
+        url: String,
+        /// How.
+        why: String,
+    },
+    /// What is asked for lies outside of what can be restored, or could be more than one state.
+    #[error("{asked} cannot be restored: {why}; {}", restorable_text(restorable))]
+    NotRestorable {
+        /// What was asked for.
+        asked: String,
+        /// What stands against it.
+        why: String,
+        /// What can be restored, as text.
+        restorable: Vec<String>,
+    },
     /// There is no room for the files.
     #[error("{}: no space left for {bytes} bytes; free some, or choose another directory", path.display())]
     NoSpace {
@@ -184,6 +214,13 @@ pub enum JobError {
     Interrupted,
 }
 
+fn restorable_text(restorable: &[String]) -> String {
+    if restorable.is_empty() {
+        return "nothing can be restored yet".to_owned();
+    }
+    format!("what can be: {}", restorable.join("; "))
+}
+
 fn offset_text(offset: Option<u64>) -> String {
     offset.map(|offset| format!(": offset {offset}")).unwrap_or_default()
 }
@@ -229,13 +266,14 @@ impl JobError {
     }
 
     /// What a program that failed with this ends with: 1 failed, 2 usage, 10 no repository, 11 locked, 12 wrong key,
-    /// 13 damaged, 130 interrupted.
+    /// 13 damaged, 14 not restorable, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Store(StoreError::BadUrl { .. }) => 2,
             Self::NoRepository { .. } => 10,
             Self::Store(error) if matches!(error.root(), StoreError::NoSuchBucket { .. }) => 10,
-            Self::Locked { .. } => 11,
+            Self::Locked { .. } | Self::LeaseHeld { .. } | Self::LeaseLost { .. } => 11,
+            Self::NotRestorable { .. } => 14,
             Self::Interrupted => 130,
             error if error.is_wrong_key() => 12,
             error if error.is_damage() => 13,

@@ -37,6 +37,13 @@ pub struct BackupManifest {
     pub to_lsn: u64,
     /// How many keys the snapshot holds.
     pub entries: u64,
+    /// The first moment the snapshot can be used for in going back to a moment: no effect in it is younger. In milliseconds
+    /// since 1970; `created_unix_ms` where it is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_unix_ms: Option<u64>,
+    /// The digest of the snapshot's keys that the server computed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// The snapshot first, if there is one, then the journal's segments in order.
     pub objects: Vec<ObjectEntry>,
 }
@@ -161,7 +168,7 @@ impl ObjectEntry {
     }
 }
 
-fn hex16(text: &str) -> Option<[u8; 16]> {
+pub(crate) fn hex16(text: &str) -> Option<[u8; 16]> {
     if text.len() != 32 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return None;
     }
@@ -186,6 +193,8 @@ pub(crate) mod tests {
             from_lsn: 0,
             to_lsn: 100,
             entries: 0,
+            snapshot_unix_ms: None,
+            digest: None,
             objects: vec![ObjectEntry {
                 name: "journal-00000000000000000000".into(),
                 kind: ObjectKind::Journal,

@@ -1,0 +1,11 @@
+//! The continuous archive of a repository: a journal in pieces, the snapshots it continues, and who may write them.
+//!
+//! Names alone tell what an archive holds ([`names`]), so a listing is a [`Catalogue`]: which points in time and which LSNs
+//! can be restored. Whether the bytes are what their names say is for a restore or a verification to find out. The law:
+//! `storage/docs/repository.md`.
+
+pub mod catalogue;
+pub mod lease;
+pub mod names;
+
+pub use catalogue::{Base, Catalogue, Lineage, Piece, Range, Segment, Stretch};
