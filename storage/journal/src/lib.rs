@@ -19,7 +19,9 @@
 )]
 
 mod chain;
+mod cut;
 mod error;
+mod follow;
 mod journal;
 mod pace;
 mod pending;
@@ -33,7 +35,9 @@ mod tests;
 mod wait;
 mod writer;
 
+pub use cut::{CutSegment, CutTo, Until, cut_segment};
 pub use error::{AdmitError, Damage, JournalError, Poisoned, Refusal, ScanError};
+pub use follow::{Boundary, Follower};
 pub use journal::{Catalog, Fsync, Journal, Options, Resume, Status, Tail};
 pub use reader::{DurablePrefix, Frame, OpenSegment, SegmentReader, durable_prefix};
 pub use scan::{Cut, ScanReport, Sink, scan};

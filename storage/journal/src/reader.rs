@@ -114,7 +114,10 @@ impl SegmentReader {
     }
 
     /// As [`SegmentReader::open`] without the key: frames can be checked by CRC and not opened.
-    fn open_closed(disk: &dyn Disk, path: &Path) -> Result<(SegmentReader, Option<KeySlot>), JournalError> {
+    pub(crate) fn open_closed(
+        disk: &dyn Disk,
+        path: &Path,
+    ) -> Result<(SegmentReader, Option<KeySlot>), JournalError> {
         let io_error = |source: io::Error| JournalError::Io {
             file: path.to_path_buf(),
             operation: "open the segment",
@@ -202,6 +205,11 @@ impl SegmentReader {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         self.mapping.bytes()
+    }
+
+    /// Says that what was read since `begin` is not needed again soon.
+    pub(crate) fn release(&self, begin: usize) {
+        self.mapping.release(begin..self.place.offset);
     }
 
     /// An error when a page of the file could not be read since it was mapped; before that is known, zeros mean nothing.

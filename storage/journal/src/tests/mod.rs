@@ -1,6 +1,7 @@
 //! Tests of the journal as a whole, over disks in memory that fail and forget.
 
 mod crash;
+mod cutting;
 mod faults;
 mod leading;
 mod tail;
