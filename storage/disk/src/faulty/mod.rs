@@ -1,14 +1,25 @@
 //! A disk in memory that fails as told and forgets, at a crash, what was not synced.
 
+mod chance;
+mod contents;
+mod faults;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{DirEntry, Disk, File, LockGuard, Mapping, parent};
+use chance::Chance;
+use contents::{Change, Contents};
+use faults::{Fault, Faults, broken, full};
 
-/// The unit that reaches the disk whole or not at all.
+/// The unit that reaches the disk whole or not at all, but for [`Survival::Torn`].
 const SECTOR: usize = 512;
+/// The unit in which files take room.
+const BLOCK: u64 = 4096;
 
 /// A disk in memory. Clones are the same disk.
 ///
@@ -29,6 +40,17 @@ pub enum Survival {
     Everything,
     /// Sectors of 512 bytes at random, by this seed, and the changes of names up to some one of them.
     Sectors(u64),
+    /// As `Sectors`, and a sector that was being written is neither the old nor the new one.
+    Torn(u64),
+}
+
+impl Survival {
+    fn chance(self) -> Chance {
+        match self {
+            Survival::Nothing | Survival::Everything => Chance(0),
+            Survival::Sectors(seed) | Survival::Torn(seed) => Chance(seed),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -41,6 +63,9 @@ struct State {
     files: Vec<Contents>,
     locked: BTreeSet<PathBuf>,
     faults: Faults,
+    /// Decides how much gets through where something fails.
+    chance: Option<Chance>,
+    reads: u64,
     writes: u64,
     syncs: u64,
     operations: u64,
@@ -53,47 +78,27 @@ struct NameChange {
     file: Option<usize>,
 }
 
-#[derive(Clone, Default)]
-struct Contents {
-    seen: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Change>,
-}
-
-#[derive(Clone)]
-enum Change {
-    Write { offset: usize, bytes: Vec<u8> },
-    Length(usize),
-}
-
-#[derive(Default)]
-struct Faults {
-    write: Option<Fault>,
-    sync: Option<Fault>,
-    power_off_after: Option<u64>,
-    space_bytes: Option<u64>,
-}
-
-struct Fault {
-    /// The first operation of its kind that fails, counted from 0 over the life of the disk.
-    first: u64,
-    /// How many fail.
-    count: u64,
-}
-
-impl Fault {
-    fn hits(fault: &Option<Fault>, number: u64) -> bool {
-        fault.as_ref().is_some_and(|fault| number >= fault.first && number - fault.first < fault.count)
-    }
-}
-
 impl FaultyDisk {
-    /// An empty disk without faults.
+    /// An empty disk without faults. Half of a write that fails is written, and nothing of a sync that does.
     pub fn new() -> FaultyDisk {
         FaultyDisk::default()
     }
 
-    /// Lets `count` writes fail with EIO, after `skip` more that succeed. Half of a failing write's bytes are written.
+    /// An empty disk without faults, where this seed says how much of a write that fails is written, and which sectors a
+    /// sync that fails has saved.
+    pub fn seeded(seed: u64) -> FaultyDisk {
+        let disk = FaultyDisk::new();
+        disk.lock_state().chance = Some(Chance(seed));
+        disk
+    }
+
+    /// Lets `count` reads (of files or of mappings as a whole) fail with EIO, after `skip` more that succeed.
+    pub fn fail_reads(&self, skip: u64, count: u64) {
+        let mut state = self.lock_state();
+        state.faults.read = Some(Fault { first: state.reads + skip, count });
+    }
+
+    /// Lets `count` writes fail with EIO, after `skip` more that succeed. A part of a failing write's bytes is written.
     pub fn fail_writes(&self, skip: u64, count: u64) {
         let mut state = self.lock_state();
         state.faults.write = Some(Fault { first: state.writes + skip, count });
@@ -105,17 +110,28 @@ impl FaultyDisk {
         state.faults.sync = Some(Fault { first: state.syncs + skip, count });
     }
 
-    /// Gives the disk room for `bytes` more, or for all there are with `None`; what exceeds it fails with ENOSPC.
+    /// Calls `wait` in each sync before it ends, so that it takes the time that takes; `None` makes syncs quick again.
+    pub fn slow_syncs(&self, wait: Option<Arc<dyn Fn() + Send + Sync>>) {
+        self.lock_state().faults.slowness = wait;
+    }
+
+    /// Gives the disk room for `bytes` more, or for all there are with `None`; what exceeds it fails with ENOSPC, a write
+    /// after as much as there was room for. Files take room in blocks of 4 KiB.
     pub fn limit_space(&self, bytes: Option<u64>) {
         let mut state = self.lock_state();
         let used = state.used_bytes();
-        state.faults.space_bytes = bytes.map(|bytes| used + bytes);
+        state.faults.space_bytes = bytes.map(|bytes| used.saturating_add(bytes));
     }
 
     /// Lets everything that changes the disk fail after `operations` more such calls: as if the power went then.
     pub fn power_off_after(&self, operations: u64) {
         let mut state = self.lock_state();
         state.faults.power_off_after = Some(state.operations + operations);
+    }
+
+    /// Lets nothing more go wrong. What has gone wrong stays so.
+    pub fn mend(&self) {
+        self.lock_state().faults = Faults::default();
     }
 
     /// How many calls have tried to change the disk so far: writes, allocations, syncs, changes of names.
@@ -132,28 +148,35 @@ impl FaultyDisk {
     #[must_use]
     pub fn crash(&self, survival: Survival) -> FaultyDisk {
         let state = self.lock_state();
-        let mut random = Random(match survival {
-            Survival::Sectors(seed) => seed,
-            Survival::Nothing | Survival::Everything => 0,
-        });
+        let chance = survival.chance();
         let kept_changes = match survival {
             Survival::Nothing => 0,
             Survival::Everything => state.names_pending.len(),
-            Survival::Sectors(_) => random.below(state.names_pending.len() + 1),
+            Survival::Sectors(_) | Survival::Torn(_) => chance.below(state.names_pending.len() + 1),
         };
         let mut names = state.names_durable.clone();
         for change in state.names_pending.iter().take(kept_changes) {
             change.apply(&mut names);
         }
-        let files = state.files.iter().map(|file| {
-            let bytes = file.after_crash(survival, &mut random);
-            Contents { seen: bytes.clone(), durable: bytes, pending: Vec::new() }
-        });
+        let mut untorn = matches!(survival, Survival::Torn(_));
+        let mut files = Vec::with_capacity(state.files.len());
+        for (id, file) in state.files.iter().enumerate().rev() {
+            // A file without a name is gone, and its number stays.
+            if !names.values().any(|named| *named == id) {
+                files.push(Contents::default());
+                continue;
+            }
+            let mut bytes = file.after_crash(survival, chance.of(id as u64));
+            untorn = untorn && !file.tear(&mut bytes, chance.of(id as u64));
+            files.push(Contents::of(bytes));
+        }
+        files.reverse();
         let after = State {
             names: names.clone(),
             names_durable: names,
             directories: state.directories.clone(),
-            files: files.collect(),
+            files,
+            chance: state.chance.map(|chance| chance.of(state.operations)),
             ..State::default()
         };
         FaultyDisk { state: Arc::new(Mutex::new(after)) }
@@ -167,9 +190,23 @@ impl FaultyDisk {
         let mut state = self.lock_state();
         let id = *state.names.get(path).unwrap_or_else(|| panic!("{} is not there", path.display()));
         let file = &mut state.files[id];
-        change(&mut file.seen);
-        file.durable = file.seen.clone();
-        file.pending.clear();
+        let mut bytes = std::mem::take(&mut file.seen);
+        change(&mut bytes);
+        *file = Contents::of(bytes);
+    }
+
+    /// Lets a bit of one of the named files rot, by this seed; gives the file and the offset, `None` when all are empty.
+    pub fn rot(&self, seed: u64) -> Option<(PathBuf, usize)> {
+        let chance = Chance(seed);
+        let files: Vec<(PathBuf, usize)> = {
+            let state = self.lock_state();
+            let lengths = state.names.iter().map(|(path, id)| (path.clone(), state.files[*id].seen.len()));
+            lengths.filter(|(_, len)| *len > 0).collect()
+        };
+        let (path, len) = files.get(chance.of(0).below(files.len()))?;
+        let offset = chance.of(1).below(*len);
+        self.damage(path, |bytes| bytes[offset] ^= 1 << chance.of(2).below(8));
+        Some((path.clone(), offset))
     }
 
     fn lock_state(&self) -> MutexGuard<'_, State> {
@@ -180,6 +217,14 @@ impl FaultyDisk {
         let id = self.lock_state().find(path)?;
         Ok(Arc::new(FaultyFile { disk: self.clone(), id }))
     }
+
+    /// Takes the time of a sync, without holding up others.
+    fn be_slow(&self) {
+        let slowness = self.lock_state().faults.slowness.clone();
+        if let Some(wait) = slowness {
+            wait();
+        }
+    }
 }
 
 impl State {
@@ -189,7 +234,7 @@ impl State {
 
     fn used_bytes(&self) -> u64 {
         let named: BTreeSet<usize> = self.names.values().copied().collect();
-        named.iter().map(|id| self.files[*id].seen.len() as u64).sum()
+        named.iter().map(|id| (self.files[*id].seen.len() as u64).next_multiple_of(BLOCK)).sum()
     }
 
     /// Counts a call that changes the disk; an error once the power is off.
@@ -197,7 +242,7 @@ impl State {
         let number = self.operations;
         self.operations += 1;
         match self.faults.power_off_after {
-            Some(first) if number >= first => Err(io::Error::from_raw_os_error(libc::EIO)),
+            Some(first) if number >= first => Err(broken()),
             _ => Ok(()),
         }
     }
@@ -208,25 +253,35 @@ impl State {
         self.names_pending.push(change);
     }
 
+    fn count_read(&mut self) -> io::Result<()> {
+        let number = self.reads;
+        self.reads += 1;
+        if Fault::hits(&self.faults.read, number) { Err(broken()) } else { Ok(()) }
+    }
+
     fn count_sync(&mut self) -> io::Result<()> {
         self.operate()?;
         let number = self.syncs;
         self.syncs += 1;
-        if Fault::hits(&self.faults.sync, number) {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        Ok(())
+        if Fault::hits(&self.faults.sync, number) { Err(broken()) } else { Ok(()) }
     }
 
-    /// Whether the file may become `len` bytes long.
+    /// How long the file may become, up to `len` bytes.
+    fn room_up_to(&self, id: usize, len: usize) -> usize {
+        let seen = self.files[id].seen.len();
+        let Some(space) = self.faults.space_bytes.filter(|_| len > seen) else { return len };
+        let free = space.saturating_sub(self.used_bytes());
+        let most = (seen as u64).next_multiple_of(BLOCK).saturating_add(free / BLOCK * BLOCK);
+        len.min(usize::try_from(most).unwrap_or(usize::MAX)).max(seen)
+    }
+
     fn check_room(&self, id: usize, len: usize) -> io::Result<()> {
-        let more = len.saturating_sub(self.files[id].seen.len()) as u64;
-        match self.faults.space_bytes {
-            Some(space) if more > 0 && self.used_bytes() + more > space => {
-                Err(io::Error::from_raw_os_error(libc::ENOSPC))
-            }
-            _ => Ok(()),
-        }
+        if self.room_up_to(id, len) < len { Err(full()) } else { Ok(()) }
+    }
+
+    /// How many bytes of a write that fails are written all the same.
+    fn short(&self, bytes: usize) -> usize {
+        self.chance.map_or(bytes / 2, |chance| chance.of(self.operations).below(bytes + 1))
     }
 }
 
@@ -236,81 +291,6 @@ impl NameChange {
             Some(file) => names.insert(self.path.clone(), file),
             None => names.remove(&self.path),
         };
-    }
-}
-
-impl Contents {
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.seen);
-        self.pending.push(change);
-    }
-
-    fn after_crash(&self, survival: Survival, random: &mut Random) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
-        match survival {
-            Survival::Nothing => {}
-            // A write that a failed sync gave up is still seen after SIGKILL.
-            Survival::Everything => bytes.clone_from(&self.seen),
-            Survival::Sectors(_) => {
-                for change in &self.pending {
-                    change.apply_sectors(&mut bytes, random);
-                }
-            }
-        }
-        bytes
-    }
-}
-
-impl Change {
-    fn apply(&self, contents: &mut Vec<u8>) {
-        match self {
-            Change::Write { offset, bytes } => overwrite(contents, *offset, bytes),
-            Change::Length(len) => contents.resize(*len, 0),
-        }
-    }
-
-    fn apply_sectors(&self, contents: &mut Vec<u8>, random: &mut Random) {
-        match self {
-            Change::Length(_) => {
-                if random.below(2) == 0 {
-                    self.apply(contents);
-                }
-            }
-            Change::Write { offset, bytes } => {
-                let mut at = 0;
-                while at < bytes.len() {
-                    let start = offset + at;
-                    let end = (start / SECTOR + 1) * SECTOR;
-                    let count = (end - start).min(bytes.len() - at);
-                    if random.below(2) == 0 {
-                        overwrite(contents, start, &bytes[at..at + count]);
-                    }
-                    at += count;
-                }
-            }
-        }
-    }
-}
-
-fn overwrite(contents: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if contents.len() < end {
-        contents.resize(end, 0);
-    }
-    contents[offset..end].copy_from_slice(bytes);
-}
-
-/// SplitMix64: enough to draw which sectors survive, the same for the same seed on every machine.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        usize::try_from(z % bound as u64).unwrap_or(0)
     }
 }
 
@@ -339,8 +319,9 @@ impl Disk for FaultyDisk {
     }
 
     fn map(&self, path: &Path) -> io::Result<Mapping> {
-        let state = self.lock_state();
+        let mut state = self.lock_state();
         let id = state.find(path)?;
+        state.count_read()?;
         Ok(Mapping::of_bytes(path, state.files[id].seen.clone()))
     }
 
@@ -363,6 +344,7 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.be_slow();
         let mut state = self.lock_state();
         state.count_sync()?;
         let State { names_durable, names_pending, .. } = &mut *state;
@@ -446,14 +428,22 @@ impl File for FaultyFile {
         let number = state.writes;
         state.writes += 1;
         let fails = Fault::hits(&state.faults.write, number);
-        let written = if fails { &bytes[..bytes.len() / 2] } else { bytes };
-        state.check_room(self.id, offset + written.len())?;
-        state.files[self.id].change(Change::Write { offset, bytes: written.to_vec() });
-        if fails { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+        let wanted = if fails { state.short(bytes.len()) } else { bytes.len() };
+        let room = state.room_up_to(self.id, offset + wanted).saturating_sub(offset);
+        let written = &bytes[..wanted.min(room)];
+        if !written.is_empty() {
+            state.files[self.id].change(Change::Write { offset, bytes: written.to_vec() });
+        }
+        match written.len() {
+            _ if fails => Err(broken()),
+            count if count < bytes.len() => Err(full()),
+            _ => Ok(()),
+        }
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.disk.lock_state();
+        let mut state = self.disk.lock_state();
+        state.count_read()?;
         let seen = &state.files[self.id].seen;
         let rest = seen.get(to_usize(offset)?..).unwrap_or_default();
         let count = rest.len().min(buf.len());
@@ -474,14 +464,14 @@ impl File for FaultyFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.disk.be_slow();
         let mut state = self.disk.lock_state();
+        let chance = state.chance.map(|chance| chance.of(state.operations));
         let synced = state.count_sync();
         let file = &mut state.files[self.id];
-        let pending = std::mem::take(&mut file.pending);
-        if synced.is_ok() {
-            for change in pending {
-                change.apply(&mut file.durable);
-            }
+        match &synced {
+            Ok(()) => file.sync(),
+            Err(_) => file.fail_sync(chance),
         }
         synced
     }
@@ -506,116 +496,4 @@ impl File for FaultyFile {
 
 fn to_usize(number: u64) -> io::Result<usize> {
     usize::try_from(number).map_err(|_| io::ErrorKind::FileTooLarge.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::write_file_atomically;
-
-    fn disk() -> FaultyDisk {
-        let disk = FaultyDisk::new();
-        disk.create_dir_all(Path::new("/d")).unwrap();
-        disk
-    }
-
-    fn contents(disk: &FaultyDisk, path: &str) -> Option<Vec<u8>> {
-        disk.map(Path::new(path)).ok().map(|mapping| mapping.bytes().to_vec())
-    }
-
-    #[test]
-    fn only_what_was_synced_survives_a_crash() {
-        let disk = disk();
-        let file = disk.create_new(Path::new("/d/a")).unwrap();
-        file.write_at(b"one", 0).unwrap();
-        file.sync_data().unwrap();
-        assert_eq!(contents(&disk.crash(Survival::Nothing), "/d/a"), None, "the name was not synced");
-        disk.sync_dir(Path::new("/d")).unwrap();
-        file.write_at(b"two", 0).unwrap();
-        assert_eq!(contents(&disk.crash(Survival::Nothing), "/d/a").unwrap(), b"one");
-        assert_eq!(contents(&disk.crash(Survival::Everything), "/d/a").unwrap(), b"two");
-    }
-
-    #[test]
-    fn sectors_survive_each_for_itself_and_the_same_by_the_same_seed() {
-        let disk = disk();
-        let file = disk.create_new(Path::new("/d/a")).unwrap();
-        file.allocate(64 * 512).unwrap();
-        file.sync_all().unwrap();
-        disk.sync_dir(Path::new("/d")).unwrap();
-        file.write_at(&[1; 64 * 512], 0).unwrap();
-        let image = contents(&disk.crash(Survival::Sectors(7)), "/d/a").unwrap();
-        let whole = image.chunks(512).filter(|sector| sector.iter().all(|byte| *byte == 1)).count();
-        let none = image.chunks(512).filter(|sector| sector.iter().all(|byte| *byte == 0)).count();
-        assert_eq!(whole + none, 64);
-        assert!(whole > 10 && none > 10, "{whole} sectors of 64 survived");
-        assert_eq!(contents(&disk.crash(Survival::Sectors(7)), "/d/a").unwrap(), image);
-        assert_ne!(contents(&disk.crash(Survival::Sectors(8)), "/d/a").unwrap(), image);
-    }
-
-    /// Linux reports a failed write-back once and marks the pages clean: the next sync succeeds without them.
-    #[test]
-    fn a_failed_sync_loses_its_bytes_although_a_later_one_succeeds() {
-        let disk = disk();
-        let file = disk.create_new(Path::new("/d/a")).unwrap();
-        disk.sync_dir(Path::new("/d")).unwrap();
-        disk.fail_syncs(0, 1);
-        file.write_at(b"lost", 0).unwrap();
-        assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(libc::EIO));
-        file.write_at(b"kept", 4).unwrap();
-        file.sync_data().unwrap();
-        assert_eq!(contents(&disk, "/d/a").unwrap(), b"lostkept");
-        assert_eq!(contents(&disk.crash(Survival::Nothing), "/d/a").unwrap(), b"\0\0\0\0kept");
-    }
-
-    #[test]
-    fn writes_fail_when_told_and_leave_half() {
-        let disk = disk();
-        let file = disk.create_new(Path::new("/d/a")).unwrap();
-        disk.fail_writes(1, 2);
-        file.write_at(b"good", 0).unwrap();
-        file.write_at(b"half", 4).unwrap_err();
-        file.write_at(b"half", 4).unwrap_err();
-        assert_eq!(contents(&disk, "/d/a").unwrap(), b"goodha");
-        file.write_at(b"full", 4).unwrap();
-        assert_eq!(contents(&disk, "/d/a").unwrap(), b"goodfull");
-    }
-
-    #[test]
-    fn a_full_disk_refuses_growth_and_takes_it_once_there_is_room() {
-        let disk = disk();
-        let file = disk.create_new(Path::new("/d/a")).unwrap();
-        file.write_at(&[1; 100], 0).unwrap();
-        disk.limit_space(Some(50));
-        file.write_at(&[2; 100], 0).unwrap();
-        file.write_at(&[2; 50], 100).unwrap();
-        assert_eq!(file.write_at(&[2], 150).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        assert_eq!(file.allocate(151).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        disk.limit_space(None);
-        file.allocate(151).unwrap();
-        let other = disk.create_new(Path::new("/d/b")).unwrap();
-        disk.limit_space(Some(0));
-        other.write_at(b"x", 0).unwrap_err();
-        disk.remove(Path::new("/d/a")).unwrap();
-        other.write_at(b"x", 0).unwrap();
-    }
-
-    #[test]
-    fn an_atomic_write_is_whole_or_not_there_wherever_the_power_goes() {
-        let path = Path::new("/d/manifest");
-        for survival in (0..20).map(Survival::Sectors).chain([Survival::Nothing, Survival::Everything]) {
-            for operations in 0..=6 {
-                let disk = disk();
-                write_file_atomically(&disk, path, &[1; 2000]).unwrap();
-                disk.power_off_after(operations);
-                let written = write_file_atomically(&disk, path, &[2; 3000]);
-                assert_eq!(written.is_ok(), operations >= 5, "{operations}");
-                let found = contents(&disk.crash(survival), "/d/manifest").unwrap();
-                assert!(
-                    found == [2; 3000] || (found == [1; 2000] && written.is_err()),
-                    "{survival:?} {operations}"
-                );
-            }
-        }
-    }
 }
