@@ -108,6 +108,7 @@ fn write_journal(
         lineage: LINEAGE,
         epoch: 1,
         queue_bytes_max: 1 << 20,
+        driver: None,
     };
     let journal = Journal::start(options, Resume::at(Lsn::ZERO), names.clone())?;
     let append = |database, effects: &[u8], after_ms| {

@@ -78,6 +78,7 @@ impl Data {
             lineage: LINEAGE,
             epoch: 1,
             queue_bytes_max: 64 << 20,
+            driver: None,
         };
         let journal = Journal::start(options, Resume::at(Lsn::ZERO), book.clone()).unwrap();
         Self { book, journal, keyring, disk }

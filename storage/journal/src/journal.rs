@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use cairn_disk::Disk;
 use cairn_format::frame::{FRAME_ALIGN, TimeStamp};
@@ -14,6 +15,7 @@ use cairn_format::{LineageId, Lsn};
 use cairn_seal::Keyring;
 use parking_lot::Mutex;
 
+use crate::driver::Driver;
 use crate::error::{JournalError, Poisoned, Refusal};
 use crate::pending::Pending;
 use crate::segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, file_bytes_for, payload_max};
@@ -53,6 +55,8 @@ pub struct Options {
     pub epoch: u64,
     /// Most bytes of effects that are not durable (64 MiB is usual); beyond it writes wait for admission.
     pub queue_bytes_max: u64,
+    /// Who does what the journal's threads would do; without one it has its threads.
+    pub driver: Option<Arc<dyn Driver>>,
 }
 
 /// Who keeps the manifest.
@@ -135,17 +139,25 @@ pub struct Status {
     pub segments: Vec<SegmentEntry>,
 }
 
+/// How long a journal that is driven rests where nothing but its driver can bring it on.
+const WITHOUT_AN_END: Duration = Duration::from_secs(1);
+
 /// The group-commit writer. All methods may be called from any thread.
 pub struct Journal {
     shared: Arc<Shared>,
     /// Held by whoever writes: the writer thread, or in `always` mode a thread that leads.
     writer: Arc<Mutex<Writer>>,
-    threads: Mutex<Option<Threads>>,
+    running: Mutex<Option<Running>>,
 }
 
-struct Threads {
-    writer: JoinHandle<()>,
-    supply: JoinHandle<()>,
+/// Who writes, until the end.
+enum Running {
+    Threads {
+        writer: JoinHandle<()>,
+        supply: JoinHandle<()>,
+    },
+    /// Whoever calls [`Journal::turn`].
+    Driven,
 }
 
 impl Journal {
@@ -180,6 +192,12 @@ impl Journal {
         };
 
         let failed = |operation, source| JournalError::Io { file: dir.clone(), operation, source };
+        if shared.options.driver.is_some() {
+            let writer = Writer::begin(Arc::clone(&shared), resume, payload_max)
+                .map_err(|error| failed("begin a journal segment", error))?;
+            let (writer, running) = (Arc::new(Mutex::new(writer)), Mutex::new(Some(Running::Driven)));
+            return Ok(Arc::new(Journal { shared, writer, running }));
+        }
         let supply = spawn("cairn-journal-prepare", &shared, supply::run)
             .map_err(|error| failed("start a thread", error))?;
         let writer = match Writer::begin(Arc::clone(&shared), resume, payload_max) {
@@ -202,8 +220,8 @@ impl Journal {
                 return Err(failed("start a thread", error));
             }
         };
-        let threads = Mutex::new(Some(Threads { writer: thread, supply }));
-        Ok(Arc::new(Journal { shared, writer, threads }))
+        let running = Mutex::new(Some(Running::Threads { writer: thread, supply }));
+        Ok(Arc::new(Journal { shared, writer, running }))
     }
 
     /// Asks to write `bytes` of effects, before any lock is taken.
@@ -306,7 +324,29 @@ impl Journal {
         if self.durable() < lsn {
             self.sync();
         }
-        self.wait_durable(lsn).block()
+        match &self.shared.options.driver {
+            None => self.wait_durable(lsn).block(),
+            Some(driver) => self.drive_until_durable(lsn, &**driver),
+        }
+    }
+
+    fn drive_until_durable(&self, lsn: Lsn, driver: &dyn Driver) -> Result<(), Poisoned> {
+        loop {
+            let until = self.turn();
+            if let Some(settled) = self.shared.settled(lsn) {
+                return settled;
+            }
+            let now = driver.now();
+            driver.rest(until.map_or(WITHOUT_AN_END, |until| until.saturating_duration_since(now)));
+        }
+    }
+
+    /// Of a journal that is driven: does what its threads would have done by now. Returns when, by the driver's clock,
+    /// there is more for them to do if nothing else happens.
+    pub fn turn(&self) -> Option<Instant> {
+        let until = writer::turn(&self.shared, &self.writer);
+        supply::step(&self.shared, &mut self.shared.supply.lock());
+        until
     }
 
     /// Makes the current end the boundary to a new segment and returns it. No I/O: the writer splits there.
@@ -365,19 +405,27 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Poisoned`] when not all became durable.
     pub fn shutdown(&self) -> Result<(), JournalError> {
-        if let Some(threads) = self.threads.lock().take() {
+        if let Some(running) = self.running.lock().take() {
             self.shared.stopping.store(true, Ordering::SeqCst);
             self.shared.pending.lock().stop = true;
             self.shared.wake.notify_one();
             // Under the lock, so that the writer is not about to wait for a segment unaware.
             drop(self.shared.supply.lock());
             self.shared.supply_ready.notify_all();
-            let ended = threads.writer.join();
-            if ended.is_err() {
-                tracing::error!("the journal's writer thread panicked");
+            match running {
+                Running::Threads { writer, supply } => {
+                    if writer.join().is_err() {
+                        tracing::error!("the journal's writer thread panicked");
+                    }
+                    self.shared.close("it was shut down");
+                    stop_supply(&self.shared, supply);
+                }
+                Running::Driven => {
+                    writer::turn(&self.shared, &self.writer);
+                    self.shared.close("it was shut down");
+                    supply::remove_prepared(&self.shared, &mut self.shared.supply.lock());
+                }
             }
-            self.shared.close("it was shut down");
-            stop_supply(&self.shared, threads.supply);
         }
         self.shared.settled(self.end_lsn()).unwrap_or(Ok(())).map_err(JournalError::from)
     }

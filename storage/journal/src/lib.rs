@@ -20,6 +20,7 @@
 
 mod chain;
 mod cut;
+mod driver;
 mod error;
 mod follow;
 mod journal;
@@ -36,6 +37,7 @@ mod wait;
 mod writer;
 
 pub use cut::{CutSegment, CutTo, Until, cut_segment};
+pub use driver::Driver;
 pub use error::{AdmitError, Damage, JournalError, Poisoned, Refusal, ScanError};
 pub use follow::{Boundary, Follower};
 pub use journal::{Catalog, Fsync, Journal, Options, Resume, Status, Tail};

@@ -94,6 +94,7 @@ pub(crate) const EVERYSEC_LATE_NS: u64 = 1_000_000_000;
 
 impl Shared {
     pub(crate) fn new(options: Options, catalog: Arc<dyn Catalog>, pending: Pending, start: Lsn) -> Shared {
+        let origin = options.driver.as_ref().map_or_else(Instant::now, |driver| driver.now());
         Shared {
             dir: options.dir.clone(),
             disk: Arc::clone(&options.disk),
@@ -123,7 +124,7 @@ impl Shared {
             supply_failed: AtomicBool::new(false),
             counters: Counters::default(),
             segments: Mutex::new(Vec::new()),
-            origin: Instant::now(),
+            origin,
             options,
         }
     }
@@ -133,8 +134,13 @@ impl Shared {
         Lsn(self.durable.load(Ordering::Acquire))
     }
 
+    pub(crate) fn now(&self) -> Instant {
+        self.options.driver.as_ref().map_or_else(Instant::now, |driver| driver.now())
+    }
+
     pub(crate) fn now_ns(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        let since = self.now().saturating_duration_since(self.origin);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
     #[inline]

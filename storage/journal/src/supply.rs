@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cairn_disk::File;
 use cairn_format::HEADER_BYTES;
+use parking_lot::MutexGuard;
 
 use crate::Fsync;
 use crate::error::AdmitError;
@@ -105,7 +106,7 @@ pub(crate) fn obtain(shared: &Shared, patient: bool) -> io::Result<Prepared> {
         if supply.stop {
             return Err(io::Error::other("the journal was shut down"));
         }
-        shared.supply_ready.wait(&mut supply);
+        wait_until_ready(shared, &mut supply);
     }
 }
 
@@ -120,44 +121,60 @@ pub(crate) fn is_ready(shared: &Shared) -> bool {
         if supply.failure.is_some() || supply.stop {
             return false;
         }
-        shared.supply_ready.wait(&mut supply);
+        wait_until_ready(shared, &mut supply);
     }
+}
+
+/// Waits for the preparing thread; a journal that is driven prepares the segment here.
+fn wait_until_ready(shared: &Shared, supply: &mut MutexGuard<'_, Supply>) {
+    let Some(driver) = &shared.options.driver else {
+        shared.supply_ready.wait(supply);
+        return;
+    };
+    if supply.failure.is_some() {
+        MutexGuard::unlocked(supply, || driver.rest(RETRY_AFTER));
+    }
+    step(shared, supply);
 }
 
 /// The loop of the thread "cairn-journal-prepare".
 pub(crate) fn run(shared: &Shared) {
     let mut supply = shared.supply.lock();
-    loop {
-        if supply.stop {
-            break;
-        }
-        if !supply.done.is_empty() {
-            let done = std::mem::take(&mut supply.done);
-            drop(supply);
-            trim(done);
-            supply = shared.supply.lock();
-            continue;
-        }
-        let room = shared.room.load(Ordering::SeqCst);
-        if room >= supply.demand {
-            supply.demand = 0;
-        }
-        if !supply.prepared.is_empty() && supply.demand == 0 {
+    while !supply.stop {
+        if !step(shared, &mut supply) {
             shared.supply_wanted.wait(&mut supply);
-            continue;
-        }
-        supply.prepared_count += 1;
-        let number = supply.prepared_count;
-        let file_bytes = shared.options.segment_bytes.max(std::mem::take(&mut supply.first_bytes));
-        drop(supply);
-        let outcome = prepare(shared, number, file_bytes);
-        supply = shared.supply.lock();
-        record(shared, &mut supply, outcome);
-        if supply.failure.is_some() && !supply.stop {
+        } else if supply.failure.is_some() && !supply.stop {
             // The condition is the disk's, which nobody signals.
             shared.supply_wanted.wait_for(&mut supply, RETRY_AFTER);
         }
     }
+    remove_prepared(shared, &mut supply);
+}
+
+/// Trims what is done, or prepares a segment if one is wanted; false when there was nothing to do.
+pub(crate) fn step(shared: &Shared, supply: &mut MutexGuard<'_, Supply>) -> bool {
+    if !supply.done.is_empty() {
+        let done = std::mem::take(&mut supply.done);
+        MutexGuard::unlocked(supply, || trim(done));
+        return true;
+    }
+    let room = shared.room.load(Ordering::SeqCst);
+    if room >= supply.demand {
+        supply.demand = 0;
+    }
+    if !supply.prepared.is_empty() && supply.demand == 0 {
+        return false;
+    }
+    supply.prepared_count += 1;
+    let number = supply.prepared_count;
+    let file_bytes = shared.options.segment_bytes.max(std::mem::take(&mut supply.first_bytes));
+    let outcome = MutexGuard::unlocked(supply, || prepare(shared, number, file_bytes));
+    record(shared, supply, outcome);
+    true
+}
+
+/// Segments that nobody will take.
+pub(crate) fn remove_prepared(shared: &Shared, supply: &mut Supply) {
     for prepared in supply.prepared.drain(..) {
         remove(shared, &prepared.path);
     }

@@ -143,6 +143,22 @@ pub(crate) fn run(shared: &Arc<Shared>, writer: &Mutex<Writer>) {
     drop(guard);
 }
 
+/// Does what the thread would do now; says when it would wake up for more, `None` at the end or for nothing.
+pub(crate) fn turn(shared: &Shared, writer: &Mutex<Writer>) -> Option<Instant> {
+    let mut writer = writer.lock();
+    loop {
+        let next = writer.next_work(&mut shared.pending.lock());
+        match next {
+            Next::Work(work) => {
+                if !writer.perform(work) {
+                    return None;
+                }
+            }
+            Next::Wait(until) => return until,
+        }
+    }
+}
+
 /// Nobody may wait for a thread that is gone.
 struct ClosesOnPanic(Arc<Shared>);
 
@@ -197,7 +213,7 @@ impl Writer {
             stamps: Vec::new(),
             pending_since: None,
             oldest: None,
-            idle_since: Instant::now(),
+            idle_since: shared.now(),
             shared,
         };
         writer.write_and_sync(&group, true)?;
@@ -219,7 +235,7 @@ impl Writer {
         if let Some(error) = self.failed.take() {
             return Next::Work(Work::Rescue { error });
         }
-        let now = Instant::now();
+        let now = self.shared.now();
         if pending.group.bytes.is_empty() {
             self.pending_since = None;
             // A kick that came too late for the last group must not hide the next one.
@@ -323,7 +339,7 @@ impl Writer {
         let spare = self.spare.pop().unwrap_or_default();
         let group = pending.take(spare);
         self.shared.taken.store(group.end_lsn().0, Ordering::SeqCst);
-        let now = Instant::now();
+        let now = self.shared.now();
         if !group.bytes.is_empty() {
             let since = self.pending_since.unwrap_or(now);
             self.pace.note_group(group.commits);
@@ -363,7 +379,7 @@ impl Writer {
         }
         self.shared.io_deadline_ns.store(0, Ordering::SeqCst);
         self.shared.wake_admission();
-        self.idle_since = Instant::now();
+        self.idle_since = self.shared.now();
     }
 
     /// In `always` mode: writes and syncs what is pending on the calling thread, which then need not wait for another one
@@ -397,7 +413,7 @@ impl Writer {
             shared.wake_writer();
         }
         shared.wake_admission();
-        self.idle_since = Instant::now();
+        self.idle_since = self.shared.now();
         drop(guard);
     }
 
@@ -519,15 +535,17 @@ impl Writer {
     fn sync_current(&mut self, commit: Option<u32>) -> io::Result<()> {
         self.flush()?;
         if self.dirty || !self.current.named {
-            let start = Instant::now();
+            let start = self.shared.now();
             if self.current.named {
                 self.current.file.sync_data()?;
             } else {
                 self.current.file.sync_all()?;
             }
-            let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let ended = self.shared.now();
+            let micros = ended.saturating_duration_since(start).as_micros();
+            let micros = u64::try_from(micros).unwrap_or(u64::MAX);
             self.shared.counters.sync_micros_last.store(micros, Ordering::Relaxed);
-            self.pace.note_sync(start, Instant::now());
+            self.pace.note_sync(start, ended);
             self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
             self.dirty = false;
         }
@@ -574,7 +592,7 @@ impl Writer {
         if let Err(error) = self.write_empty_frame() {
             self.rescue(&error);
         }
-        self.idle_since = Instant::now();
+        self.idle_since = self.shared.now();
     }
 
     fn write_empty_frame(&mut self) -> io::Result<()> {
@@ -677,7 +695,13 @@ impl Writer {
                     if shared.stopping.load(Ordering::SeqCst) {
                         return Err(error);
                     }
-                    shared.supply_ready.wait_for(&mut supply, RETRY_AFTER);
+                    match &shared.options.driver {
+                        None => drop(shared.supply_ready.wait_for(&mut supply, RETRY_AFTER)),
+                        Some(driver) => {
+                            drop(supply);
+                            driver.rest(RETRY_AFTER);
+                        }
+                    }
                 }
                 outcome => return outcome,
             }

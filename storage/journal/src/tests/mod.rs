@@ -93,6 +93,7 @@ impl World {
             lineage: LineageId([1; 16]),
             epoch: 1,
             queue_bytes_max: self.queue_bytes_max,
+            driver: None,
         }
     }
 
