@@ -595,6 +595,12 @@ impl Engine {
         }
     }
 
+    /// Of an engine whose journal has a driver: does what the journal's threads would have done by now; see
+    /// [`cairn_journal::Journal::turn`].
+    pub fn turn(&self) -> Option<Instant> {
+        self.0.log.journal().and_then(|journal| journal.turn())
+    }
+
     /// Housekeeping, to be called about ten times a second: removes expired keys where `expire` lets it, evicts where memory
     /// is short, takes snapshots that are due.
     pub fn tick(&self, expire: bool) {

@@ -62,8 +62,9 @@ pub use cairn_commands::{
     glob_matches,
 };
 pub use cairn_format::Lsn;
-pub use cairn_journal::{AdmissionWait, AdmitError, Fsync, Poisoned, WaitDurable};
+pub use cairn_journal::{AdmissionWait, AdmitError, Driver, Fsync, Poisoned, WaitDurable};
 pub use cairn_keyspace::types::Limits;
+pub use cairn_snapshot::{Forked, Origin, Unforked};
 pub use check::{Checked, CheckedFile, check};
 pub use engine::{Engine, JobDone, Outcome};
 pub use error::{OpenError, SaveError, ShutdownError};

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cairn_disk::{Disk, RealDisk};
-use cairn_journal::Fsync;
+use cairn_journal::{Driver, Fsync};
 use cairn_keyspace::types::Limits;
 use cairn_seal::Keyring;
+use cairn_snapshot::{Forked, Origin};
 
 use crate::eviction::MemoryLimit;
 use crate::mending::Heap;
@@ -44,6 +45,10 @@ pub struct Options {
     pub memory: MemoryLimit,
     /// The heap to mend after each snapshot, and to limit.
     pub heap: Option<Arc<dyn Heap>>,
+    /// Where snapshots come from.
+    pub snapshot_origin: Arc<dyn Origin>,
+    /// Who drives the journal; without a driver it has threads of its own.
+    pub journal_driver: Option<Arc<dyn Driver>>,
 }
 
 /// When the journal is trimmed by itself (`auto-aof-rewrite-*`).
@@ -112,6 +117,8 @@ impl Options {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             memory: MemoryLimit::default(),
             heap: None,
+            snapshot_origin: Arc::new(Forked),
+            journal_driver: None,
         }
     }
 }

@@ -120,6 +120,7 @@ pub(crate) fn start_journal(
         lineage: manifest.lineage,
         epoch: manifest.epoch,
         queue_bytes_max: 64 * 1024 * 1024,
+        driver: options.journal_driver.clone(),
     };
     Journal::start(journal, resume, catalog.clone())
 }

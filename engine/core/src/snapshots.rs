@@ -15,8 +15,8 @@ use cairn_journal::{Fsync, Resume};
 use cairn_keyspace::{Entry, Keyspace, LibraryMap, Locked, SHARDS, Shard, Stored};
 use cairn_seal::DataKey;
 use cairn_snapshot::{
-    BlockWriter, Child, ChildLimits, Container, LEVEL_DEFAULT, Progress, SnapshotError, Source, Summary,
-    WriteParams, fork_writer, free_name, write_container,
+    BlockWriter, ChildLimits, Container, InProgress, LEVEL_DEFAULT, Progress, SnapshotError, Source, Summary,
+    WriteParams, free_name, write_container,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -109,7 +109,7 @@ struct State {
     retry_at: Option<Instant>,
     /// Another one is wanted as soon as the running one ends.
     scheduled: bool,
-    child: Option<Arc<Child>>,
+    child: Option<Arc<dyn InProgress>>,
     /// The running one is not wanted any more.
     cancelled: bool,
     /// How many have ended, well or not, and how the last one did.
@@ -449,10 +449,11 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
         let target = target(inner, lsn, free_name(&taken, lsn), file_id, key);
         // Forked while every shard is locked, so that the child holds exactly the state at that position.
         let source = Shards::of(inner, &locked);
-        let child = fork_writer(&*inner.options.disk, &target.params, &source).map_err(SaveError::Fork)?;
+        let origin = &inner.options.snapshot_origin;
+        let child = origin.begin(&*inner.options.disk, &target.params, &source).map_err(SaveError::Fork)?;
         drop(locked);
         let fork_micros = stopped.elapsed().as_micros() as u64;
-        (target, Arc::new(child), dirty, entries, fork_micros)
+        (target, Arc::<dyn InProgress>::from(child), dirty, entries, fork_micros)
     };
     {
         let mut state = inner.snapshots.state.lock();
@@ -465,8 +466,7 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
         state.status.forks_total += 1;
         state.status.total_entries = entries;
     }
-    let limits = ChildLimits { stall: STALL_LIMIT, copied_bytes };
-    let summary = wait_for(inner, &child, limits, &target);
+    let summary = wait_for(inner, &*child, limits, &target);
     drop(pause);
     inner.mending.start();
     let summary = summary?;
@@ -501,11 +501,11 @@ fn taken_names(inner: &Inner) -> Result<Vec<DirEntry>, SaveError> {
 
 fn wait_for(
     inner: &Inner,
-    child: &Child,
+    child: &dyn InProgress,
     limits: ChildLimits,
     target: &Target,
 ) -> Result<Summary, SaveError> {
-    let result = child.wait_summary(limits, &mut |progress: Progress| {
+    let result = child.wait(limits, &mut |progress: Progress| {
         let mut state = inner.snapshots.state.lock();
         state.status.progress_entries = progress.entries;
         state.status.cow_bytes = child.copied_bytes();

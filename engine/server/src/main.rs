@@ -6,8 +6,8 @@
 
 mod ahead;
 mod alloc;
-mod available;
 mod aside;
+mod available;
 mod backup;
 mod blocked;
 mod check;

@@ -20,6 +20,7 @@
 
 mod error;
 mod fork;
+mod origin;
 mod passing;
 mod progress;
 mod reader;
@@ -33,6 +34,7 @@ use cairn_format::Lsn;
 
 pub use error::{ChildError, LoadError, SnapshotError};
 pub use fork::{Child, ChildPipe, fork_child, fork_writer};
+pub use origin::{Forked, InProgress, Origin, Unforked};
 pub use passing::{Passed, Passing};
 pub use progress::{Progress, Summary};
 pub use reader::{Block, Container, Depth};
