@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Commands of Redis 7.0 that one node has no use for.
 const NOT_PROVIDED: &[(&str, &str)] = &[
-    ("migrate", "it needs a second node to send keys to"),
     ("restore-asking", "slots of a cluster are moved with it, and there is no cluster"),
 ];
 
@@ -273,6 +272,7 @@ lpush a _ | lmove a b left right | rpoplpush a b | lmpop 2 a b left | lmpop 0 a 
 sadd a _ | smove a b _ | sinter a b | sinterstore a b c | sunionstore a b c | sintercard 2 a b limit 1 | sintercard 9 a
 hset a f v | hdel a f | zadd a 1 m | zunion 2 a b weights 1 2 | zunionstore d 2 a b | zunionstore d 9 a b | zdiffstore d 1 a
 zrangestore d a 0 -1 | zmpop 1 a min | zrange a 0 -1 | zinter 99999999999 a b | zinter -1 a b
+migrate h 1 a 0 9 | migrate h 1 a 0 9 copy auth keys | migrate h 1 '' 0 9 keys a b | migrate h 1 '' 0 9 auth2 keys x keys a | migrate h 1 a 0 9 keys b c
 ping a b c | nope a b | get a b | get | config get a | config nope a | dbsize x y | info a b | multi a b | ping _ _
 sort a by b* get c* store d | sort a store b store c | sort a by store get x | sort_ro a by b* get c* | sort a limit store 1 store d
 bitop and d a b | bitfield a get u8 0 | bitfield a get u8 0 set u8 0 1 | bitfield a | bitfield_ro a get u8 0 | getbit a 0 | pfmerge d a b | pfcount a b | pfadd a e

@@ -7,6 +7,7 @@ use cairn_keyspace::Locked;
 use crate::acl::Acl;
 use crate::hub::{Hub, Inbox};
 use crate::memory::Memory;
+use crate::migration::{Delivery, DeliveryFailure, Destination, Parcel};
 use crate::observed::Observed;
 use crate::script::Scripts;
 use crate::session::Session;
@@ -14,7 +15,8 @@ use crate::session::Session;
 /// What commands that need a process answer where there is none.
 const NO_PROCESS: &str = "ERR there is no server around this engine";
 
-/// The engine and the process around it, as commands see them. Nothing here blocks: long work is a [`Job`].
+/// The engine and the process around it, as commands see them. Nothing here blocks, but for [`Host::step_aside`] and
+/// [`Host::deliver`]: long work is a [`Job`].
 ///
 /// What is not overridden answers for a process that has no clients, no configuration and no users.
 pub trait Host {
@@ -134,9 +136,13 @@ pub trait Host {
         static NONE: LazyLock<Scripts> = LazyLock::new(Scripts::default);
         &NONE
     }
-    /// A script has kept this thread for some milliseconds and may for longer: what else the thread would do is to be
-    /// done by another.
+    /// What runs has kept this thread for some milliseconds and may for longer, or will: what else the thread would do is
+    /// to be done by another.
     fn step_aside(&self) {}
+    /// Sends keys to another server, and blocks until it has answered for each; after [`Host::step_aside`].
+    fn deliver(&self, _to: &Destination<'_>, _parcels: &[Parcel<'_>]) -> Delivery {
+        Delivery::failed(DeliveryFailure::NoProcess)
+    }
     /// A line that a script logs; the level is 0 (debug) to 3 (warning).
     fn script_log(&self, _level: u8, _text: &str) {}
     /// Writes the configuration back with all directives, those that have their defaults too.

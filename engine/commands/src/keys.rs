@@ -164,6 +164,16 @@ impl KeySpec {
         }
     }
 
+    /// All that stands behind a word, looked for from argument `from` on.
+    #[must_use]
+    pub const fn all_behind(word: &'static str, from: i32, access: Access) -> KeySpec {
+        KeySpec {
+            begin: Begin::Keyword(word, from),
+            find: Find::Range { last: -1, step: 1, limit: 0 },
+            access,
+        }
+    }
+
     /// Keys that cannot be found by a specification.
     #[must_use]
     pub const fn unknown(access: Access) -> KeySpec {

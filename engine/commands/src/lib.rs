@@ -4,7 +4,8 @@
 //! - A row says all there is to know of a command: dispatch, locking, COMMAND read nothing else.
 //! - A handler checks before it changes; an error it returns means that nothing happened.
 //! - What a write did is an effect that replays to the same state: no clock, no random number, no expiry in it.
-//! - Nothing here blocks; long work is handed out as a [`Job`].
+//! - Nothing here blocks; long work is handed out as a [`Job`]. Scripts and MIGRATE, which keep their locks for long, say so
+//!   first ([`Host::step_aside`]).
 //!
 //! It knows the keyspace and the shape of replies. It must never know sockets, files or the journal.
 
@@ -20,6 +21,7 @@ mod host;
 pub mod hub;
 mod keys;
 pub mod memory;
+mod migration;
 mod monitor;
 pub mod observed;
 mod replay;
@@ -45,6 +47,7 @@ pub use glob::glob_matches;
 pub use host::{ClientClass, ClientFilter, Host, Job, Pause, Reload, SnapshotReason};
 pub use hub::Hub;
 pub use keys::{Access, AccessOf, Begin, Find, Finder, KeySpec, Keys};
+pub use migration::{Delivery, DeliveryFailure, Destination, Parcel};
 pub use replay::{Piece, ReplayError, Replayer, replay};
 pub use session::{Replies, Session, Transaction, Watch};
 pub use spec::{Arity, Categories, CommandSpec, Flags, Handler, at_least, exactly};

@@ -30,6 +30,7 @@ fn secrets(spec: &CommandSpec, args: &[&[u8]]) -> std::ops::Range<usize> {
             Some(at) => at + 1..at + 3,
             None => 0..0,
         },
+        "migrate" => crate::families::migrate::secrets(args),
         _ => 0..0,
     }
 }
@@ -77,6 +78,13 @@ mod tests {
         assert_eq!(
             shown(&[b"hello", b"3", b"AUTH", b"me", b"secret", b"setname", b"x"]),
             "[3 127.0.0.1:5] \"hello\" \"3\" \"AUTH\" \"(redacted)\" \"(redacted)\" \"setname\" \"x\"\r\n"
+        );
+        assert_eq!(
+            shown(&[
+                b"migrate", b"h", b"1", b"", b"0", b"9", b"COPY", b"AUTH2", b"me", b"secret", b"KEYS",
+                b"auth"
+            ]),
+            "[3 127.0.0.1:5] \"migrate\" \"h\" \"1\" \"\" \"0\" \"9\" \"COPY\" \"AUTH2\" \"(redacted)\" \"(redacted)\" \"KEYS\" \"auth\"\r\n"
         );
     }
 }

@@ -13,7 +13,10 @@ use crate::context::next_random;
 use crate::hub::Hub;
 use crate::script::Scripts;
 use crate::waiting::{Until, Wait, queue, serve, try_lock_with_destinations};
-use crate::{Decision, Effects, Host, Route, Session, Tools, decide, expire_shard, run};
+use crate::{
+    Decision, Delivery, DeliveryFailure, Destination, Effects, Host, Parcel, Route, Session, Tools, decide,
+    expire_shard, run,
+};
 
 /// Runs commands one after the other.
 pub(crate) struct Engine {
@@ -219,6 +222,17 @@ impl Host for Silent {
     }
     fn debug_allowed(&self, _session: u64) -> bool {
         true
+    }
+    /// Another server that has a key `busy` already, and of which nothing is heard once it is sent `lost`.
+    fn deliver(&self, _to: &Destination<'_>, parcels: &[Parcel<'_>]) -> Delivery {
+        let heard: Vec<_> = parcels.iter().take_while(|parcel| parcel.key != b"lost").collect();
+        let arrived: Vec<bool> = heard.iter().map(|parcel| parcel.key != b"busy").collect();
+        let refused = || DeliveryFailure::Refused("BUSYKEY Target key name already exists.".to_owned());
+        let failure = match heard.len() < parcels.len() {
+            true => Some(DeliveryFailure::Reading),
+            false => arrived.contains(&false).then(refused),
+        };
+        Delivery { arrived, failure }
     }
 }
 

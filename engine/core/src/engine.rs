@@ -836,6 +836,16 @@ impl Inner {
         }
     }
 
+    /// Where replies wait for the journal, blocks until all that has been written is durable; whether it is.
+    pub(crate) fn is_safe_to_tell(&self) -> bool {
+        match self.log.journal() {
+            Some(journal) if self.settings.always.load(Ordering::Acquire) => {
+                journal.block_until_durable(journal.end_lsn()).is_ok()
+            }
+            _ => true,
+        }
+    }
+
     #[inline(never)]
     fn hold_for_durable(&self, locked: &Locked<'_>, spec: &CommandSpec, plan: &LockPlan) -> Lsn {
         // INFO tells of the server, and of keys only how many there are: whoever looks after a disk that hangs needs it.

@@ -8,7 +8,9 @@ use cairn_commands::hub::Inbox;
 use cairn_commands::memory::Memory;
 use cairn_commands::observed::Observed;
 use cairn_commands::script::Scripts;
-use cairn_commands::{ClientFilter, Host, Hub, Pause, Session, SnapshotReason};
+use cairn_commands::{
+    ClientFilter, Delivery, DeliveryFailure, Destination, Host, Hub, Parcel, Pause, Session, SnapshotReason,
+};
 use cairn_keyspace::Locked;
 
 use crate::engine::Inner;
@@ -134,6 +136,13 @@ impl Host for EngineHost<'_> {
     }
     fn step_aside(&self) {
         self.process.step_aside();
+    }
+    fn deliver(&self, to: &Destination<'_>, parcels: &[Parcel<'_>]) -> Delivery {
+        // Another server must not learn of what a power cut could undo here, as no client may.
+        if !self.engine.is_safe_to_tell() {
+            return Delivery::failed(DeliveryFailure::NotDurable);
+        }
+        self.process.deliver(to, parcels)
     }
     fn script_log(&self, level: u8, text: &str) {
         match level {

@@ -16,7 +16,7 @@ use crate::process::Process;
 pub(crate) use memory::figures;
 pub use memory::human_bytes;
 
-/// Fields of INFO stats about what does not happen here: replication, MIGRATE, moving values about in memory,
+/// Fields of INFO stats about what does not happen here: replication, moving values about in memory,
 /// checking payloads other than always, reading and writing apart from the threads that run commands, and
 /// keys that have expired but stay.
 const NEVER_COUNTED: &[&str] = &[
@@ -28,7 +28,6 @@ const NEVER_COUNTED: &[&str] = &[
     "sync_partial_ok",
     "sync_partial_err",
     "slave_expires_tracked_keys",
-    "migrate_cached_sockets",
     "active_defrag_hits",
     "active_defrag_misses",
     "active_defrag_key_hits",

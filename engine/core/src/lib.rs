@@ -58,8 +58,8 @@ pub use cairn_commands::hub::{Hub, HubCounts, Inbox, Interest, OutputLimit, Outp
 pub use cairn_commands::memory::Memory;
 pub use cairn_commands::observed;
 pub use cairn_commands::{
-    ClientClass, ClientFilter, Command, Flags, Job, Pause, Protocol, Replies, Reply, Route, Session,
-    glob_matches,
+    ClientClass, ClientFilter, Command, Delivery, DeliveryFailure, Destination, Flags, Job, Parcel, Pause,
+    Protocol, Replies, Reply, Route, Session, glob_matches,
 };
 pub use cairn_format::Lsn;
 pub use cairn_journal::{AdmissionWait, AdmitError, Driver, Fsync, Poisoned, WaitDurable};

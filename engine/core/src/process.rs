@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cairn_commands::hub::Inbox;
 use cairn_commands::memory::Memory;
-use cairn_commands::{ClientFilter, Pause, Session};
+use cairn_commands::{ClientFilter, Delivery, DeliveryFailure, Destination, Parcel, Pause, Session};
 
 /// What commands that need a server answer where there is none.
 const NO_SERVER: &str = "ERR this engine is embedded: there is no server around it";
@@ -90,6 +90,10 @@ pub trait Process: Send + Sync {
     /// A script has kept this thread for some milliseconds and may for longer: the process may have another thread do
     /// what else this one would.
     fn step_aside(&self) {}
+    /// Sends keys to another server, and blocks until it has answered for each; after [`Process::step_aside`].
+    fn deliver(&self, _to: &Destination<'_>, _parcels: &[Parcel<'_>]) -> Delivery {
+        Delivery::failed(DeliveryFailure::NoProcess)
+    }
     /// Whether DEBUG may run for this client. Who embeds the engine may do as they like.
     fn debug_allowed(&self, _session: u64) -> bool {
         true

@@ -8,8 +8,8 @@ use crate::sys;
 use crate::users;
 use cairn_engine::observed::Observed;
 use cairn_engine::{
-    AutoRewrite, ClientFilter, EvictionPolicy, Inbox, Limits, Memory, MemoryLimit, Options, OutputLimits,
-    Pause, Process, SavePoint, Session,
+    AutoRewrite, ClientFilter, Delivery, Destination, EvictionPolicy, Inbox, Limits, Memory, MemoryLimit,
+    Options, OutputLimits, Parcel, Pause, Process, SavePoint, Session,
 };
 use cairn_seal::Keyring;
 use std::io;
@@ -179,6 +179,10 @@ impl Process for Server {
                 return;
             }
         }
+    }
+
+    fn deliver(&self, to: &Destination<'_>, parcels: &[Parcel<'_>]) -> Delivery {
+        self.links.deliver(to, parcels)
     }
 
     fn debug_allowed(&self, session: u64) -> bool {

@@ -102,6 +102,7 @@ fn stats_section(server: &Server) -> Fields {
         ("evicted_clients", count(&server.clients.memory.evicted_total)),
         ("rejected_connections", count(&stats.connections_rejected_total)),
         ("total_protocol_errors", count(&stats.protocol_errors_total)),
+        ("migrate_cached_sockets", server.links.count().to_string()),
         ("total_reads_processed", count(&stats.reads_total)),
         ("total_writes_processed", count(&stats.writes_total)),
     ]

@@ -18,6 +18,7 @@ mod connection;
 mod control;
 mod host;
 mod info;
+mod links;
 mod listen;
 mod log;
 mod metering;

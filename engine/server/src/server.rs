@@ -5,6 +5,7 @@ use crate::backup::Backup;
 use crate::clients::Clients;
 use crate::config::Settings;
 use crate::host;
+use crate::links::Links;
 use crate::listen;
 use crate::log::LevelHandle;
 use crate::pause::Paused;
@@ -30,6 +31,8 @@ pub(crate) struct Server {
     pub(crate) hot: Hot,
     pub(crate) clients: Clients,
     pub(crate) paused: Paused,
+    /// To the servers that keys are sent to.
+    pub(crate) links: Links,
     pub(crate) stats: Stats,
     pub(crate) run_id: String,
     pub(crate) backup: Mutex<Backup>,
@@ -96,6 +99,7 @@ impl Server {
             hot,
             clients: Clients::new(),
             paused: Paused::new(),
+            links: Links::default(),
             stats: Stats::default(),
             run_id: run_id(),
             backup: Mutex::default(),
@@ -193,6 +197,7 @@ impl Server {
                 }
                 if now.duration_since(second) >= Duration::from_secs(1) {
                     server.disconnect_idle();
+                    server.links.close_idle();
                     server.clients.check_output(&server.engine.hub().output_limits());
                     second = now;
                 }

@@ -22,6 +22,7 @@ mod latency;
 mod lcs;
 mod list;
 mod memory;
+pub(crate) mod migrate;
 mod modules;
 mod pop_many;
 mod protocol;
@@ -49,6 +50,7 @@ pub(crate) const TABLES: &[&[CommandSpec]] = &[
     hyperloglog::COMMANDS,
     generic::COMMANDS,
     dump::COMMANDS,
+    migrate::COMMANDS,
     sort::COMMANDS,
     memory::COMMANDS,
     list::COMMANDS,

@@ -116,6 +116,7 @@ pub fn redacted<'a>(command: &str, args: &[&'a [u8]]) -> Vec<&'a [u8]> {
                 .take(2)
                 .for_each(|arg| *arg = REDACTED);
         }
+        "migrate" => crate::families::migrate::secrets(&args).for_each(|at| args[at] = REDACTED),
         "config|set" => {
             for pair in args.get_mut(2..).unwrap_or_default().chunks_exact_mut(2) {
                 if SECRET_DIRECTIVES.iter().any(|name| pair[0].eq_ignore_ascii_case(name.as_bytes())) {

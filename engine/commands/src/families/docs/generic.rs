@@ -12,6 +12,7 @@ pub(super) const DOCS: &[Doc] = &[
     doc("expireat", "1.2.0", "O(1)", "Lets a key expire at a Unix time in seconds."),
     doc("expiretime", "7.0.0", "O(1)", "Returns when a key expires, as a Unix time in seconds."),
     doc("keys", "1.0.0", "O(N)", "Lists the keys that match a pattern.").tips(&["request_policy:all_shards", "nondeterministic_output_order"]),
+    doc("migrate", "2.6.0", "O(N)", "Moves keys to another server, atomically.").tips(&["nondeterministic_output"]),
     doc("move", "1.0.0", "O(1)", "Moves a key to another database."),
     doc("object", "2.2.3", "", "The group of commands that look into how a value is kept."),
     doc("object|encoding", "2.2.3", "O(1)", "Names the form in which a value is kept.").tips(&["nondeterministic_output"]),
