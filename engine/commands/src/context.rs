@@ -261,6 +261,12 @@ impl<'a, 'k> Data<'a, 'k> {
         Some(entry)
     }
 
+    /// The entry of a key as it lies there, were it long expired: for those who debug.
+    pub(crate) fn find_even_expired(&self, key: &[u8]) -> Option<&Entry> {
+        let hash = self.hash(key);
+        self.locked.shard(hash).database(self.db).get(hash.0, key)
+    }
+
     /// The entry of a key that the command is about to change, or in another database; counts nothing.
     pub fn peek(&mut self, key: &[u8]) -> Option<&Entry> {
         self.peek_in(self.db, key)

@@ -80,6 +80,15 @@ impl Host for EngineHost<'_> {
     fn allocator_report(&self) -> String {
         self.process.allocator_report()
     }
+    fn allocator_number(&self, name: &[u8]) -> Result<i64, String> {
+        self.process.allocator_number(name)
+    }
+    fn allocator_text(&self, name: &[u8]) -> Result<String, String> {
+        self.process.allocator_text(name)
+    }
+    fn allocator_action(&self, name: &[u8]) -> Result<(), String> {
+        self.process.allocator_action(name)
+    }
     fn release_memory(&self) -> Result<(), String> {
         self.process.release_memory()
     }

@@ -51,6 +51,18 @@ pub trait Process: Send + Sync {
     fn allocator_report(&self) -> String {
         NO_SERVER.to_owned()
     }
+    /// A number that the allocator tells by this name; the error is the reply.
+    fn allocator_number(&self, _name: &[u8]) -> Result<i64, String> {
+        Err(NO_SERVER.to_owned())
+    }
+    /// A text that the allocator tells by this name; the error is the reply.
+    fn allocator_text(&self, _name: &[u8]) -> Result<String, String> {
+        Err(NO_SERVER.to_owned())
+    }
+    /// Lets the allocator do what this name stands for; the error is the reply.
+    fn allocator_action(&self, _name: &[u8]) -> Result<(), String> {
+        Err(NO_SERVER.to_owned())
+    }
     /// Gives memory that is free back to the system; the error is the reply.
     fn release_memory(&self) -> Result<(), String> {
         Err(NO_SERVER.to_owned())

@@ -78,19 +78,62 @@ pub(crate) fn report() -> String {
     printed.map_or_else(|error| error.to_string(), |()| String::from_utf8_lossy(&text).into_owned())
 }
 
+/// What jemalloc's names may be asked for by a person: numbers and texts are only read, since most of what can be set would
+/// take the ground from under the heap.
+const TEXTS: &[&[u8]] =
+    &[b"version", b"config.malloc_conf", b"opt.dss", b"opt.metadata_thp", b"opt.percpu_arena", b"opt.thp"];
+/// Actions that are harmless. 4096 stands for all arenas together.
+const ACTIONS: &[&[u8]] = &[b"thread.tcache.flush", b"thread.idle", b"arena.4096.purge", b"arena.4096.decay"];
+
+/// The number that jemalloc tells by this name.
+pub(crate) fn number(name: &[u8]) -> Result<i64, String> {
+    let name = terminated(name)?;
+    // SAFETY: jemalloc refuses to give a value of another size, and any bits are a number.
+    unsafe {
+        let read = raw::read::<u64>(&name).map(|value| i64::try_from(value).unwrap_or(i64::MAX));
+        read.or_else(|_| raw::read::<u32>(&name).map(i64::from))
+            .or_else(|_| raw::read::<u8>(&name).map(i64::from))
+            .map_err(refused)
+    }
+}
+
+/// The text that jemalloc tells by this name.
+pub(crate) fn text(name: &[u8]) -> Result<String, String> {
+    if !TEXTS.contains(&name) {
+        return Err("ERR Invalid argument".to_owned());
+    }
+    // SAFETY: all of these are texts that stay for as long as the process lives.
+    let text = unsafe { raw::read_str(&terminated(name)?) }.map_err(refused)?;
+    Ok(String::from_utf8_lossy(text.strip_suffix(b"\0").unwrap_or(text)).into_owned())
+}
+
+/// Lets jemalloc do something.
+pub(crate) fn act(name: &[u8]) -> Result<(), String> {
+    let name = terminated(name)?;
+    let nothing = std::ptr::null_mut();
+    if !ACTIONS.contains(&&name[..name.len() - 1]) {
+        return Err("ERR Invalid argument".to_owned());
+    }
+    // SAFETY: all of these are actions, which take no value and give none, and the name ends with a zero.
+    let code =
+        unsafe { tikv_jemalloc_sys::mallctl(name.as_ptr().cast(), nothing, nothing.cast(), nothing, 0) };
+    if code == 0 { Ok(()) } else { Err(format!("ERR {}", io::Error::from_raw_os_error(code))) }
+}
+
+/// A name as jemalloc reads it.
+fn terminated(name: &[u8]) -> Result<Vec<u8>, String> {
+    let name = std::ffi::CString::new(name).map_err(|_| "ERR Invalid argument".to_owned())?;
+    Ok(name.into_bytes_with_nul())
+}
+
+fn refused(error: tikv_jemalloc_ctl::Error) -> String {
+    format!("ERR {error}")
+}
+
 /// Gives free memory back to the system: that of this thread's cache, and whole pages of all arenas.
 pub(crate) fn purge() -> Result<(), String> {
-    // 4096 stands for all arenas together.
-    for action in [c"thread.tcache.flush", c"arena.4096.purge"] {
-        let nothing = std::ptr::null_mut();
-        // SAFETY: both are actions, which take no value and give none.
-        let code =
-            unsafe { tikv_jemalloc_sys::mallctl(action.as_ptr(), nothing, nothing.cast(), nothing, 0) };
-        if code != 0 {
-            return Err("ERR Error purging dirty pages".to_owned());
-        }
-    }
-    Ok(())
+    let failed = |_| "ERR Error purging dirty pages".to_owned();
+    act(b"thread.tcache.flush").and_then(|()| act(b"arena.4096.purge")).map_err(failed)
 }
 
 const SMALL: usize = 4096;
@@ -248,6 +291,17 @@ mod tests {
         assert!(heap.used_bytes() - used > 9_000_000);
         drop(blocks);
         assert!((heap.thread_balance() - before).abs() < 100_000);
+    }
+
+    #[test]
+    fn what_is_asked_for_by_name_is_answered_and_nothing_can_be_broken_by_it() {
+        assert_eq!(number(b"arenas.page"), Ok(4096));
+        assert_eq!(number(b"opt.background_thread"), Ok(1));
+        assert!(number(b"nope").is_err() && number(b"a\0b").is_err());
+        assert!(text(b"version").is_ok_and(|text| text.starts_with("5.")));
+        assert!(text(b"arenas.page").is_err(), "no text: the number would be taken for an address");
+        assert_eq!(act(b"thread.tcache.flush"), Ok(()));
+        assert!(act(b"arena.0.reset").is_err(), "it would free what is in use");
     }
 
     #[test]

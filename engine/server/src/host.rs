@@ -121,6 +121,18 @@ impl Process for Server {
         alloc::report()
     }
 
+    fn allocator_number(&self, name: &[u8]) -> Result<i64, String> {
+        alloc::number(name)
+    }
+
+    fn allocator_text(&self, name: &[u8]) -> Result<String, String> {
+        alloc::text(name)
+    }
+
+    fn allocator_action(&self, name: &[u8]) -> Result<(), String> {
+        alloc::act(name)
+    }
+
     fn release_memory(&self) -> Result<(), String> {
         alloc::purge()
     }

@@ -29,6 +29,10 @@ const HELP: &[&str] = &[
     "    Empties the keyspace and loads what a restart would find on the disk.",
     "LOG <message>",
     "    Writes a line to the log.",
+    "MALLCTL <name>",
+    "    A number that the allocator tells.",
+    "MALLCTL-STR <name> [VOID]",
+    "    A text that the allocator tells; with VOID, something that it does.",
     "OBJECT <key>",
     "    How the value of a key is kept.",
     "PAUSE-CRON <0|1>",
@@ -39,6 +43,8 @@ const HELP: &[&str] = &[
     "    A reply of this type: string, integer, double, bignum, null, array, set, map, attrib, push, verbatim, true, false.",
     "QUICKLIST-PACKED-THRESHOLD <size>",
     "    Taken for the sake of tests: an element too large for a node of a list always stands alone.",
+    "REPLYBUFFER PEAK-RESET-TIME <NEVER|RESET|milliseconds>, or RESIZING <0|1>",
+    "    Taken for the sake of tests: a client's buffer is given back when it is empty.",
     "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
     "    Writes a snapshot and loads it again.",
     "SET-ACTIVE-EXPIRE <0|1>",
@@ -87,6 +93,14 @@ pub(super) fn debug(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult 
             ctx.host.config_rewrite_all().map_err(failed)?;
             ctx.reply.ok();
         }
+        (b"mallctl", [name]) => {
+            let value = ctx.host.allocator_number(name).map_err(CommandError::other)?;
+            ctx.reply.integer(value);
+        }
+        (b"mallctl-str", [name]) => {
+            let text = ctx.host.allocator_text(name).map_err(CommandError::other)?;
+            ctx.reply.bulk(text.as_bytes());
+        }
         (word, args) => switch(ctx, word, args)?,
     }
     Ok(())
@@ -100,6 +114,14 @@ fn switch(ctx: &mut Context<'_, '_>, word: &[u8], args: &[&[u8]]) -> CommandResu
         (b"pause-cron", [flag]) => ctx.host.set_housekeeping(!is_set(flag)),
         (b"set-disable-deny-scripts", [flag]) => ctx.host.scripts().allow_every_command(is_set(flag)),
         (b"log", [text]) => ctx.host.debug_log(&String::from_utf8_lossy(text)),
+        (b"mallctl-str", [name, void]) if *void == b"VOID" => {
+            ctx.host.allocator_action(name).map_err(CommandError::other)?;
+        }
+        // No buffer is resized from time to time: there is no such time to set.
+        (b"replybuffer", [what, flag]) if is(what, "resizing") && integer(flag).is_ok() => {}
+        (b"replybuffer", [what, time])
+            if is(what, "peak-reset-time")
+                && (is(time, "never") || is(time, "reset") || integer(time).is_ok()) => {}
         // A node is full at its size, whatever is to be added: there is no such threshold to move.
         (b"quicklist-packed-threshold", [size]) => {
             if memory_value(size).is_none_or(|bytes| bytes > u64::from(u32::MAX)) {
@@ -176,7 +198,7 @@ fn object(ctx: &mut Context<'_, '_>, key: &[u8]) -> CommandResult {
     const AROUND: usize = 1 + 2 + 8;
     let now_ms = ctx.data.now_ms;
     let access = ctx.data.keyspace().access();
-    let entry = ctx.data.inspect(key).ok_or(CommandError::NoSuchKey)?;
+    let entry = ctx.data.find_even_expired(key).ok_or(CommandError::NoSuchKey)?;
     let mut text = format!(
         "Value at:0x0 refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",
         encoding(entry),
@@ -283,7 +305,9 @@ mod tests {
     #[test]
     fn values_are_told_of_as_in_redis() {
         let mut engine = Engine::new();
-        engine.check("SET k value:1 -> +OK\nDEBUG OBJECT absent -> -ERR no such key");
+        engine.check("SET k value:1 -> +OK\nDEBUG OBJECT absent -> -ERR no such key\nSET old v PX 1 -> +OK");
+        engine.now_ms += 2;
+        assert!(engine.say("DEBUG OBJECT old").starts_with("+Value"), "it looks, and removes nothing");
         let told = engine.say("DEBUG OBJECT k");
         assert!(
             told.starts_with("+Value at:0x0 refcount:1 encoding:embstr serializedlength:8 lru:"),
@@ -293,6 +317,11 @@ mod tests {
             "DEBUG HTSTATS-KEY k -> -ERR The value stored at the specified key is not represented using an hash table
              DEBUG HTSTATS 99 -> -ERR Out of range database
              DEBUG QUICKLIST-PACKED-THRESHOLD 5b -> +OK
+             DEBUG REPLYBUFFER RESIZING 0 -> +OK
+             DEBUG REPLYBUFFER peak-reset-time never -> +OK
+             DEBUG REPLYBUFFER PEAK-RESET-TIME 100 -> +OK
+             DEBUG REPLYBUFFER x 1 -> -ERR unknown subcommand or wrong number of arguments for 'replybuffer'. Try DEBUG HELP.
+             DEBUG MALLCTL arenas.page -> -ERR there is no server around this engine
              DEBUG QUICKLIST-PACKED-THRESHOLD 5gb -> -ERR argument must be a memory value bigger than 1 and smaller than 4gb
              DEBUG RELOAD AGAIN -> -ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.
              DEBUG JMAP -> -ERR unknown subcommand or wrong number of arguments for 'jmap'. Try DEBUG HELP.",
