@@ -56,7 +56,7 @@ impl Filter<'_> {
     }
 }
 
-/// Without a filter, groups are listed without their subcommands.
+/// Groups are listed with their subcommands.
 fn list(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let filter = match &args[2..] {
         [] => None,
@@ -69,14 +69,9 @@ fn list(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         }
         _ => return Err(CommandError::Syntax),
     };
-    let names: Vec<&str> = match filter {
-        None => table::all().iter().map(|command| command.name).collect(),
-        Some(filter) => table::numbered()
-            .iter()
-            .filter(|command| filter.allows(command))
-            .map(|command| command.name)
-            .collect(),
-    };
+    let listed = |command: &Command| filter.as_ref().is_none_or(|filter| filter.allows(command));
+    let commands = table::numbered().iter().filter(|command| listed(command));
+    let names: Vec<&str> = commands.map(|command| command.name).collect();
     ctx.reply.array(names.len());
     names.iter().for_each(|name| ctx.reply.bulk(name.as_bytes()));
     Ok(())
