@@ -178,14 +178,15 @@ impl Selector {
     }
 
     fn add_keys_with_access(&mut self, rule: &[u8]) -> Result<(), RuleError> {
-        let tilde = rule.iter().position(|c| *c == b'~').ok_or(RuleError::Syntax)?;
+        // Without a pattern it is the empty one, as in Redis: the key without a name.
+        let tilde = rule.iter().position(|c| *c == b'~').unwrap_or(rule.len());
         let (reads, writes) = match &rule[..tilde].to_ascii_uppercase()[..] {
             b"R" => (true, false),
             b"W" => (false, true),
             b"RW" | b"WR" => (true, true),
             _ => return Err(RuleError::Syntax),
         };
-        self.add_keys(&rule[tilde + 1..], reads, writes)
+        self.add_keys(rule.get(tilde + 1..).unwrap_or_default(), reads, writes)
     }
 
     fn add_keys(&mut self, pattern: &[u8], reads: bool, writes: bool) -> Result<(), RuleError> {

@@ -45,7 +45,7 @@ pub(super) static FOREIGN: &[Directive] = &[
     fixed("dbfilename", "dump.rdb", "snapshots and journal have names of their own in dir").protected(),
     fixed("appendfilename", "appendonly.aof", "snapshots and journal have names of their own in dir").at_start(),
     fixed("appenddirname", "appendonlydir", "snapshots and journal have names of their own in dir").at_start(),
-    fixed("lua-enable-deprecated-api", "no", "scripts reach nothing that outlives them").at_start(),
+    fixed("lua-enable-deprecated-api", "no", "scripts reach nothing that outlives them").at_start().hidden(),
     fixed("daemonize", "no", "a service manager or a shell's & puts the server into the background").at_start(),
     fixed("supervised", "no", "the server does not report to a supervisor").at_start(),
     fixed("syslog-enabled", "no", "the log is standard output or a file; a service manager carries it to syslog").at_start(),
@@ -106,8 +106,8 @@ pub(super) static FOREIGN: &[Directive] = &[
 
     // Replication, cluster, TLS.
     fixed("replicaof", "", NO_REPLICATION).or("slaveof").at_start(),
-    fixed("masterauth", "", NO_REPLICATION),
-    fixed("masteruser", "", NO_REPLICATION),
+    kept("masterauth", "", Check::Text, NO_REPLICATION),
+    kept("masteruser", "", Check::Text, NO_REPLICATION),
     fixed("min-replicas-max-lag", "10", NO_REPLICATION).or("min-slaves-max-lag"),
     fixed("min-replicas-to-write", "0", NO_REPLICATION).or("min-slaves-to-write"),
     kept("repl-backlog-size", "1048576", Check::Bytes, NO_REPLICATION),
