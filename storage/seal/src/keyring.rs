@@ -13,7 +13,10 @@ use zeroize::Zeroizing;
 use crate::{SealError, fill_random, random};
 
 /// The longest text of a keyring, in bytes; a longer one is a mistake (some 600 keys).
-const TEXT_BYTES_MAX: usize = 65_536;
+pub(crate) const TEXT_BYTES_MAX: usize = 65_536;
+
+/// The longest line of a keyring that Cairn writes, in bytes.
+const LINE_BYTES_MAX: usize = KEY_NAME_BYTES_MAX + 1 + 64 + 1;
 
 /// A named 256-bit key that wraps data keys; zeroized on drop.
 #[derive(Clone)]
@@ -37,6 +40,26 @@ impl MasterKey {
         fill_random(bytes.as_mut_slice())?;
         let suffix = u32::from_le_bytes(random()?);
         Ok(MasterKey { name: format!("k-{}-{suffix:08x}", today()), bytes })
+    }
+
+    /// Whether it is the same key, and not only one of the same name.
+    fn is(&self, other: &MasterKey) -> bool {
+        self.name == other.name && self.bytes() == other.bytes()
+    }
+
+    /// Its line in a keyring.
+    pub(crate) fn line(&self) -> Zeroizing<String> {
+        // Room for all at once: growing would leave copies of the key behind.
+        let mut line = Zeroizing::new(String::with_capacity(LINE_BYTES_MAX));
+        line.push_str(&self.name);
+        line.push(' ');
+        for byte in self.bytes() {
+            line.extend(
+                [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')),
+            );
+        }
+        line.push('\n');
+        line
     }
 }
 
@@ -141,21 +164,12 @@ impl Keyring {
     /// The text of the keyring, as [`Keyring::parse`] reads it.
     pub fn encode(&self) -> Zeroizing<String> {
         const HEAD: &str = "# Cairn keyring: without it nothing can be read. Keep a copy elsewhere. The last key is active.\n";
-        let line_bytes = KEY_NAME_BYTES_MAX + 1 + 64 + 1;
-        // Room for all at once: growing would leave copies of the keys behind.
-        let mut text = String::with_capacity(HEAD.len() + line_bytes * (self.older.len() + 1));
+        // Room for all at once, as for a line.
+        let mut text =
+            Zeroizing::new(String::with_capacity(HEAD.len() + LINE_BYTES_MAX * (self.older.len() + 1)));
         text.push_str(HEAD);
-        for key in self.older.iter().chain([&self.active]) {
-            text.push_str(&key.name);
-            text.push(' ');
-            for byte in key.bytes() {
-                text.extend(
-                    [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')),
-                );
-            }
-            text.push('\n');
-        }
-        Zeroizing::new(text)
+        self.older.iter().chain([&self.active]).for_each(|key| text.push_str(&key.line()));
+        text
     }
 
     /// The key new files are wrapped under: the last.
@@ -171,6 +185,11 @@ impl Keyring {
     /// The names of all keys, the active one last.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.older.iter().chain([&self.active]).map(MasterKey::name)
+    }
+
+    /// Whether a key is among them, and not only another one of its name.
+    pub fn holds(&self, key: &MasterKey) -> bool {
+        self.get(&key.name).is_some_and(|found| found.is(key))
     }
 
     /// Whether the file this came from can be read by other users of the machine: worth a warning.
@@ -208,7 +227,7 @@ fn parse_line(line: &[u8]) -> Result<MasterKey, &'static str> {
 }
 
 /// Reads a keyring's text into memory that is zeroized and never moved.
-fn read_text(mut source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn read_text(mut source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(vec![0; TEXT_BYTES_MAX + 1]);
     let mut length = 0;
     while let Some(room) = text.get_mut(length..)

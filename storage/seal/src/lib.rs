@@ -19,6 +19,8 @@ mod chunk;
 mod data_key;
 mod keyring;
 mod manifest;
+mod rewrap;
+mod rotate;
 
 use std::io;
 use std::path::PathBuf;
@@ -30,6 +32,7 @@ pub use chunk::Sealer;
 pub use data_key::{DataKey, new_data_key, unwrap, wrap};
 pub use keyring::{Keyring, MasterKey};
 pub use manifest::{open_manifest, seal_manifest};
+pub use rewrap::{SlotWrite, next_rewrap};
 
 /// The length of the tag that each sealed chunk carries, in bytes.
 pub const TAG_BYTES: usize = 16;
