@@ -365,9 +365,23 @@ impl Journal {
         self.shared.set_fsync(fsync);
     }
 
-    /// Changes the keyring under which later segments are encrypted.
+    /// Changes the keyring under which later segments are encrypted; [`Journal::renew`] makes the next one a later one.
     pub fn set_keyring(&self, keyring: Option<Arc<Keyring>>) {
         *self.shared.keyring.lock() = keyring;
+    }
+
+    /// Goes on in a new segment where the one being written is not under the keyring's active key; what that one holds is
+    /// synced then, and nothing is written to it any more. Blocks for as long as the disk takes.
+    ///
+    /// # Errors
+    /// Where no segment is to be had for now, which leaves all as it is; where writing fails, after which the journal does
+    /// what it does then.
+    pub fn renew(&self) -> Result<(), JournalError> {
+        self.writer.lock().renew().map_err(|source| JournalError::Io {
+            file: self.shared.dir.clone(),
+            operation: "begin a journal segment under another key",
+            source,
+        })
     }
 
     /// How the journal is. Takes a few locks; not for the path of a command.

@@ -72,6 +72,8 @@ pub(crate) struct Segment {
     pub(crate) end_lsn: Lsn,
     /// Hash chain after the last frame.
     pub(crate) chain: [u8; 32],
+    /// The master key that its data key is wrapped under; `None` where it is not encrypted.
+    pub(crate) key_name: Option<String>,
     sealer: Option<Sealer>,
     file_bytes: u64,
     /// Where the next write goes.
@@ -118,6 +120,7 @@ impl Segment {
             first_lsn: origin.first_lsn,
             end_lsn: origin.first_lsn,
             chain: chain::begin(&file_id, origin.predecessor.as_ref().map(|before| &before.chain)),
+            key_name: slot.map(|slot| slot.key_name),
             sealer,
             file_bytes: prepared.file_bytes,
             offset: HEADER_BYTES as u64,

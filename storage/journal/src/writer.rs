@@ -636,6 +636,45 @@ impl Writer {
         Ok(())
     }
 
+    /// Goes on in a new segment where the current one is not under the keyring's active key. Between two groups, all that
+    /// was written is whole commits.
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        let wanted = self.shared.keyring.lock().as_deref().map(|keyring| keyring.active().name().to_owned());
+        if self.current.key_name == wanted {
+            return Ok(());
+        }
+        if self.poisoned || self.leading || self.failed.is_some() {
+            return Err(io::Error::other("the journal's file has just failed"));
+        }
+        if !is_ready(&self.shared) {
+            let why = self.shared.supply.lock().refusal(&self.shared.dir);
+            return Err(io::Error::other(why.map_or("it was shut down".to_owned(), |why| why.to_string())));
+        }
+        let guard = ClosesOnPanic(Arc::clone(&self.shared));
+        self.leading = true;
+        let outcome = self.begin_after_current();
+        self.leading = false;
+        if let Err(error) = &outcome {
+            self.failed = Some(io::Error::new(error.kind(), error.to_string()));
+        }
+        self.shared.wake_writer();
+        self.shared.wake_admission();
+        drop(guard);
+        outcome
+    }
+
+    fn begin_after_current(&mut self) -> io::Result<()> {
+        let database = self.end_database;
+        self.sync_current(Some(database))?;
+        if self.current.end_lsn > self.current.first_lsn {
+            return self.rotate(Some(database));
+        }
+        // It holds nothing: what follows it takes its place, and names its predecessor.
+        let next = self.begin_segment(self.durable, self.point.clone())?;
+        self.abandoned.push(std::mem::replace(&mut self.current, next).path);
+        self.sync_current(Some(database))
+    }
+
     fn begin_segment(&mut self, first_lsn: Lsn, predecessor: Option<Predecessor>) -> io::Result<Segment> {
         // What is left of the current file will not be used, and nobody may be admitted against it meanwhile.
         self.shared.room.fetch_sub(std::mem::take(&mut self.current_room), Ordering::SeqCst);

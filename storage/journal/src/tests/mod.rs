@@ -4,6 +4,7 @@ mod crash;
 mod cutting;
 mod faults;
 mod leading;
+mod renewing;
 mod tail;
 mod writing;
 
