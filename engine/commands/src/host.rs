@@ -241,8 +241,23 @@ pub enum Job {
     Reload(Reload),
     /// DEBUG LOADAOF: empty the keyspace and load what a restart would find.
     LoadJournal,
+    /// CAIRN KEY.
+    Keys(KeyJob),
     /// DEBUG SLEEP, in seconds: all shards are held meanwhile, as one thread would be.
     Sleep(f64),
+}
+
+/// What CAIRN KEY is to do. All of it reads files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyJob {
+    /// Tell which master keys there are, and how many files each is needed for.
+    List,
+    /// Read the keyring again and let its newest key take effect.
+    Reload,
+    /// Begin to bring the files under older keys under the newest one.
+    Rewrap,
+    /// Tell how far that is.
+    Status,
 }
 
 /// What DEBUG RELOAD does beside loading a snapshot.

@@ -44,7 +44,7 @@ pub use effects::Effects;
 pub use error::{CommandError, CommandResult};
 pub use families::pubsub::end_messages;
 pub use glob::glob_matches;
-pub use host::{ClientClass, ClientFilter, Host, Job, Pause, Reload, SnapshotReason};
+pub use host::{ClientClass, ClientFilter, Host, Job, KeyJob, Pause, Reload, SnapshotReason};
 pub use hub::Hub;
 pub use keys::{Access, AccessOf, Begin, Find, Finder, KeySpec, Keys};
 pub use migration::{Delivery, DeliveryFailure, Destination, Parcel};

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_disk::{Disk, File, temporary_name};
+use cairn_format::header::{Identity, Magic};
 use cairn_format::manifest::{Manifest, SegmentEntry, SnapshotEntry};
-use cairn_format::{LineageId, Lsn};
+use cairn_format::{LineageId, Lsn, PAGE};
 use cairn_journal::durable_prefix;
 use cairn_seal::{Keyring, SealError, open_manifest, seal_manifest};
 use parking_lot::Mutex;
@@ -20,16 +21,21 @@ pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) struct Catalog {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    keyring: Option<Arc<Keyring>>,
+    /// What the next manifest is sealed with.
+    sealing: Mutex<Sealing>,
     lineage: LineageId,
     /// What is on the disk.
     manifest: Mutex<Manifest>,
-    /// Names of files from before encryption was switched on. While the manifest names one it cannot be sealed: a sealed
-    /// manifest says that everything it names is sealed too.
-    plain: Vec<String>,
     /// Held while the manifest is changed. An empty file with room for the next one: when the disk is full, the journal
     /// can still go on in the segment that was prepared for it, which has to be named first.
     spare: Mutex<Option<Arc<dyn File>>>,
+}
+
+struct Sealing {
+    keyring: Option<Arc<Keyring>>,
+    /// Names of files from before encryption was switched on. While the manifest names one it cannot be sealed: a sealed
+    /// manifest says that everything it names is sealed too. Without a keyring nobody asks, and all of them are.
+    plain: Vec<String>,
 }
 
 /// Room kept for the next manifest, in bytes: for some hundred segments.
@@ -73,16 +79,16 @@ impl Catalog {
             if manifest.encrypted { Vec::new() } else { names_in(&manifest).map(str::to_owned).collect() };
         if keyring.is_some() && !plain.is_empty() {
             tracing::warn!(
-                "the data was written without encryption; the next snapshot replaces it by encrypted files"
+                files = plain.len(),
+                "the data was written without encryption; a snapshot replaces it by encrypted files now"
             );
         }
         let catalog = Self {
             disk,
             dir: dir.to_owned(),
-            keyring,
+            sealing: Mutex::new(Sealing { keyring, plain }),
             lineage: manifest.lineage,
             manifest: Mutex::new(manifest),
-            plain,
             spare: Mutex::new(None),
         };
         Ok((catalog, found))
@@ -94,24 +100,73 @@ impl Catalog {
 
     /// Counts this start and writes the manifest, so that no file of data is ever there without one.
     pub(crate) fn begin_epoch(&self) -> io::Result<u64> {
-        self.change(|manifest| {
+        self.change(None, |manifest| {
             manifest.epoch += 1;
             manifest.epoch
         })
     }
 
-    /// Changes the manifest on the disk, then what readers see.
-    fn change<R>(&self, change: impl FnOnce(&mut Manifest) -> R) -> io::Result<R> {
+    /// Changes the manifest on the disk, then what readers see. `named`: the file that it names from then on.
+    fn change<R>(&self, named: Option<&str>, change: impl FnOnce(&mut Manifest) -> R) -> io::Result<R> {
         let mut spare = self.spare.lock();
+        named.map_or(Ok(()), |name| self.note_new(name))?;
         let mut next = self.manifest();
         let result = change(&mut next);
         next.number += 1;
-        let sealed = !names_in(&next).any(|name| self.plain.iter().any(|plain| plain == name));
-        let keyring = self.keyring.as_deref().filter(|_| sealed);
-        let bytes = seal_manifest(&mut next, keyring).map_err(io::Error::other)?;
+        let keyring = self.keyring_for(&next);
+        let bytes = seal_manifest(&mut next, keyring.as_deref()).map_err(io::Error::other)?;
         self.replace_manifest(&bytes, &mut spare)?;
+        let mut sealing = self.sealing.lock();
+        sealing.plain.retain(|plain| names_in(&next).any(|name| name == plain));
+        drop(sealing);
         *self.manifest.lock() = next;
         Ok(result)
+    }
+
+    /// What a manifest is to be sealed with, if it may be.
+    fn keyring_for(&self, manifest: &Manifest) -> Option<Arc<Keyring>> {
+        let sealing = self.sealing.lock();
+        let is_plain = |name| sealing.plain.iter().any(|plain| plain == name);
+        sealing.keyring.clone().filter(|_| !names_in(manifest).any(is_plain))
+    }
+
+    /// Notes where a file that is about to be named is in clear although there is a keyring: it was begun before there was one.
+    fn note_new(&self, name: &str) -> io::Result<()> {
+        if self.sealing.lock().keyring.is_none() {
+            return Ok(());
+        }
+        let mut page = [0; PAGE];
+        self.disk.open_read(&self.dir.join(name))?.read_exact_at(&mut page, 0)?;
+        let magic = if Kind::of(name) == Some(Kind::Snapshot) { Magic::Snapshot } else { Magic::Journal };
+        if !Identity::decode(&page, magic).map_err(io::Error::other)?.encrypted {
+            self.sealing.lock().plain.push(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Seals with another keyring from here on, and writes the manifest so. What was written before there was any is known
+    /// to be in clear.
+    pub(crate) fn set_keyring(&self, keyring: Arc<Keyring>) -> io::Result<()> {
+        {
+            // No manifest is being written meanwhile.
+            let _alone = self.spare.lock();
+            let mut sealing = self.sealing.lock();
+            if sealing.keyring.replace(keyring).is_none() {
+                sealing.plain = names_in(&self.manifest.lock()).map(str::to_owned).collect();
+            }
+        }
+        self.rewrite()
+    }
+
+    /// Writes the manifest again, under the active key.
+    pub(crate) fn rewrite(&self) -> io::Result<()> {
+        self.change(None, |_| ())
+    }
+
+    /// How many files in clear the data has although there is a keyring.
+    pub(crate) fn files_in_clear(&self) -> usize {
+        let sealing = self.sealing.lock();
+        if sealing.keyring.is_some() { sealing.plain.len() } else { 0 }
     }
 
     /// Puts `bytes` in the manifest's place, in the room kept for it, so that after a crash either they are there or what
@@ -145,7 +200,8 @@ impl Catalog {
     /// Names a new snapshot and lets go of the snapshot before, and of the journal below `keep_from`. Without a journal being
     /// written the snapshot holds all there is, and what is left of an earlier one goes as a whole (`None`).
     pub(crate) fn snapshot_installed(&self, entry: SnapshotEntry, keep_from: Option<Lsn>) -> io::Result<()> {
-        let unneeded = self.change(|manifest| {
+        let name = entry.name.clone();
+        let unneeded = self.change(Some(&name), |manifest| {
             let old = manifest.snapshot.replace(entry).map(|old| old.name);
             let unneeded = keep_from.map_or(manifest.segments.len(), |from| segments_below(manifest, from));
             let trimmed = manifest.segments.drain(..unneeded).map(|segment| segment.name);
@@ -160,7 +216,7 @@ impl Catalog {
         if segments_below(&self.manifest.lock(), keep_from) == 0 {
             return Ok(());
         }
-        let trimmed = self.change(|manifest| {
+        let trimmed = self.change(None, |manifest| {
             let below = segments_below(manifest, keep_from);
             manifest.segments.drain(..below).map(|segment| segment.name).collect::<Vec<_>>()
         })?;
@@ -231,7 +287,8 @@ impl Catalog {
 
 impl cairn_journal::Catalog for Catalog {
     fn segment_opened(&self, entry: SegmentEntry) -> io::Result<()> {
-        let dropped = self.change(|manifest| {
+        let name = entry.name.clone();
+        let dropped = self.change(Some(&name), |manifest| {
             // A file that begins no earlier than this one holds nothing that counts: it was abandoned, or stayed empty.
             let earlier = manifest.segments.iter().take_while(|segment| segment.first_lsn < entry.first_lsn);
             let dropped = manifest.segments.split_off(earlier.count());

@@ -23,6 +23,7 @@ use crate::catalog::Catalog;
 use crate::error::{OpenError, SaveError};
 use crate::eviction::{Eviction, MemoryLimit};
 use crate::host::EngineHost;
+use crate::keys::{self, Keys};
 use crate::loading::{self, Loading};
 use crate::log::Log;
 use crate::mending::Mending;
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) settings: Settings,
     pub(crate) snapshots: Snapshots,
+    pub(crate) keys: Keys,
     pub(crate) statistics: Statistics,
     pub(crate) observed: Observed,
     recovery: OnceLock<Recovery>,
@@ -284,6 +286,7 @@ impl Engine {
             log: Log::default(),
             archive: Archive::default(),
             snapshots: Snapshots::new(),
+            keys: Keys::new(options.keyring.clone()),
             catalog: OnceLock::new(),
             loading: Loading::default(),
             mending: Mending::new(options.heap.clone()),
@@ -524,6 +527,7 @@ impl Engine {
             Job::LoadJournal => {
                 reply(out, snapshots::load_journal(&self.0).map_err(|error| format!("ERR {error}")));
             }
+            Job::Keys(what) => keys::run_job(&self.0, *what, process, out),
             Job::Sleep(seconds) => {
                 let _all = self.0.keyspace.lock_all();
                 // What the command is for: everything stands still for so long.

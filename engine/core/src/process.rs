@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cairn_commands::hub::Inbox;
 use cairn_commands::memory::Memory;
 use cairn_commands::{ClientFilter, Delivery, DeliveryFailure, Destination, Parcel, Pause, Session};
+use cairn_seal::Keyring;
 
 /// What commands that need a server answer where there is none.
 const NO_SERVER: &str = "ERR this engine is embedded: there is no server around it";
@@ -35,6 +36,10 @@ pub trait Process: Send + Sync {
     }
     /// As [`Process::config_rewrite`], with all directives, those that have their defaults too.
     fn config_rewrite_all(&self) -> Result<(), String> {
+        Err(NO_SERVER.to_owned())
+    }
+    /// Reads the keyring that is configured; `None` where none is. The error says why it cannot be had.
+    fn load_keyring(&self) -> Result<Option<Keyring>, String> {
         Err(NO_SERVER.to_owned())
     }
     /// Sets the counters of INFO back to zero.

@@ -196,6 +196,16 @@ impl Snapshots {
         (state.ended_total != before).then(|| state.last.clone())?
     }
 
+    /// Waits for the snapshot that runs, if one does; whether it had to.
+    pub(crate) fn wait_for_running(&self) -> bool {
+        let mut state = self.state.lock();
+        let was_running = state.status.running;
+        while state.status.running {
+            self.ended.wait(&mut state);
+        }
+        was_running
+    }
+
     /// Ends what `begin` began and that was no snapshot.
     pub(crate) fn end_without(&self) {
         let mut state = self.state.lock();
@@ -337,7 +347,7 @@ pub(crate) fn start_if_due(inner: &Arc<Inner>) {
     if due {
         // Only a running one could refuse, and then it is done already.
         let _ = start(inner, SnapshotReason::BgSave);
-    } else if journal_outgrown(inner) {
+    } else if journal_outgrown(inner) || inner.catalog().files_in_clear() > 0 {
         let _ = start(inner, SnapshotReason::Rewrite);
     }
 }
@@ -421,7 +431,7 @@ fn target(inner: &Inner, lsn: Lsn, name: String, file_id: FileId, key: FileKey) 
 
 fn draw_key(inner: &Inner) -> Result<(FileId, FileKey), SaveError> {
     let file_id = cairn_seal::new_file_id()?;
-    let key = match &inner.options.keyring {
+    let key = match &inner.keys.keyring() {
         None => None,
         Some(keyring) => {
             let key = cairn_seal::new_data_key()?;
@@ -466,6 +476,7 @@ fn write(inner: &Inner) -> Result<SnapshotInfo, SaveError> {
         state.status.forks_total += 1;
         state.status.total_entries = entries;
     }
+    let limits = ChildLimits { stall: STALL_LIMIT, copied_bytes };
     let summary = wait_for(inner, &*child, limits, &target);
     drop(pause);
     inner.mending.start();
@@ -642,7 +653,8 @@ pub(crate) fn load_journal(inner: &Inner) -> Result<(), String> {
             journal.sync();
             journal.block_until_durable(journal.end_lsn())?;
         }
-        let options = Options { limits: (*inner.settings.limits()).clone(), ..inner.options.clone() };
+        let limits = (*inner.settings.limits()).clone();
+        let options = Options { limits, keyring: inner.keys.keyring(), ..inner.options.clone() };
         let read = || {
             let (found, manifest) = (Keyspace::new(inner.keyspace.databases()), inner.catalog().manifest());
             recovery::read(&options, &found, &manifest, &mut Recovery::default(), &Loading::default())
@@ -680,7 +692,8 @@ pub(crate) fn switch_journal(inner: &Inner, is_announced: bool) -> Result<(), St
         if on {
             inner.catalog().begin_epoch()?;
             let resume = Resume::at(inner.log.end());
-            inner.log.begin(recovery::start_journal(&inner.options, fsync, resume, inner.catalog())?);
+            let options = Options { keyring: inner.keys.keyring(), ..inner.options.clone() };
+            inner.log.begin(recovery::start_journal(&options, fsync, resume, inner.catalog())?);
         } else {
             inner.log.end_journal()?;
         }
@@ -735,7 +748,7 @@ fn load_snapshot(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let entry = inner.catalog().manifest().snapshot.ok_or(NOT_LOADED)?;
     let path = inner.options.dir.join(&entry.name);
-    let container = Container::open(&*inner.options.disk, &path, inner.options.keyring.as_deref())?;
+    let container = Container::open(&*inner.options.disk, &path, inner.keys.keyring().as_deref())?;
     let limits = inner.settings.limits();
     let (mut entries, mut libraries) = (Vec::new(), Vec::new());
     for (number, block) in container.index().blocks.iter().enumerate() {

@@ -63,6 +63,11 @@ impl Process for Server {
             return Err(format!("ERR CONFIG SET failed (possibly related to argument 'appendonly') - {why}"));
         }
         self.listen_elsewhere(&changed)?;
+        if changed.encryption_key_file != self.config.read().encryption_key_file {
+            self.change_keyring(&changed).map_err(|why| {
+                format!("ERR CONFIG SET failed (possibly related to argument 'encryption-key-file') - {why}")
+            })?;
+        }
         let mut config = self.config.write();
         if changed.appendonly != config.appendonly {
             let failed = |error| {
@@ -91,6 +96,10 @@ impl Process for Server {
     fn config_rewrite_all(&self) -> Result<(), String> {
         let path = self.config_file.as_ref().ok_or("the server is running without a config file")?;
         self.rewrite(path, Written::All).map_err(|error| error.to_string())
+    }
+
+    fn load_keyring(&self) -> Result<Option<Keyring>, String> {
+        crate::keyring(&self.config.read().clone()).map_err(|failure| failure.text)
     }
 
     fn reset_statistics(&self) {
@@ -207,6 +216,26 @@ impl Process for Server {
 }
 
 impl Server {
+    /// Lets the keyring of other settings take effect, and with the first one encryption.
+    fn change_keyring(&self, changed: &Settings) -> Result<(), String> {
+        if changed.encryption_key_file.is_empty() {
+            return Err("encryption cannot be switched off: the files are encrypted, and stay so".to_owned());
+        }
+        if !changed.encryption_key_command.is_empty() {
+            return Err("encryption-key-command is set; the keyring has one source".to_owned());
+        }
+        let change = || {
+            let keyring = crate::keyring(changed).map_err(|failure| failure.text)?;
+            let keyring = keyring.ok_or("the file names no keyring")?;
+            self.engine.set_keyring(keyring).map_err(|error| error.to_string())
+        };
+        // It reads and writes files, for which the other connections of this thread need not wait.
+        match tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(change),
+            _ => change(),
+        }
+    }
+
     fn rewrite(&self, path: &Path, what: Written) -> io::Result<()> {
         let config = self.config.read();
         crate::config::rewrite(path, &config, what, &users::lines_to_keep(self.engine.acl(), &config))

@@ -42,7 +42,8 @@ pub const TAG_BYTES: usize = 16;
 pub enum SealError {
     /// The keyring lacks the key, or has another one under its name.
     #[error(
-        "the key {needed:?} is needed, {}; give the right encryption-key-file or encryption-key-command",
+        "the key {needed:?} is needed, {}; give the right encryption-key-file or encryption-key-command, or put the \
+         line of that key back into it",
         describe_keys(have)
     )]
     WrongKey {

@@ -4,6 +4,7 @@ use std::fmt::Arguments;
 use std::sync::atomic::Ordering;
 
 use crate::engine::Inner;
+use crate::keys;
 use crate::snapshots::{Outcome, Status};
 
 pub(super) fn section(inner: &Inner, line: &mut dyn FnMut(Arguments<'_>)) {
@@ -12,7 +13,7 @@ pub(super) fn section(inner: &Inner, line: &mut dyn FnMut(Arguments<'_>)) {
     readiness(inner, line);
     snapshots(inner, &status, line);
     rewrites(inner, &status, line);
-    line(format_args!("cairn_encrypted:{}", u8::from(inner.options.keyring.is_some())));
+    keys::section(inner, line);
     line(format_args!("cairn_lineage:{}", inner.lineage()));
     line(format_args!("cairn_journal_end_lsn:{}", inner.log.end()));
     line(format_args!("cairn_journal_durable_lsn:{}", inner.log.durable()));

@@ -149,7 +149,8 @@ static DIRECTIVES: &[Directive] = &[
     row("auto-aof-rewrite-percentage", Integer(field!(auto_rewrite_percentage), 0..=INT_MAX), "100", Always),
     row("auto-aof-rewrite-min-size", Bytes(field!(auto_rewrite_min_bytes), 0..=BYTES_MAX), "64mb", Always),
     row("journal-segment-size", Bytes(field!(journal_segment_bytes), MIB..=(1 << 40)), "64mb", Same),
-    row("encryption-key-file", Text(field!(encryption_key_file)), "", Same),
+    row("encryption-key-file", Text(field!(encryption_key_file)), "", Always),
+    // A command that clients could set would be run for them.
     row("encryption-key-command", Text(field!(encryption_key_command)), "", Same),
 
     // How much memory, and what goes when it is short.

@@ -27,7 +27,7 @@ mod tests {
         Engine::new().check(
             "CAIRN READY -> +OK
              CAIRN READY now -> -ERR wrong number of arguments for 'cairn|ready' command
-             CAIRN HELP -> *5 +CAIRN <subcommand> [<arg> [value] [opt] ...]. Subcommands are: +READY +    Tells whether clients should be sent to this server, or why not. +HELP +    Prints this help.",
+             CAIRN HELP -> *7 +CAIRN <subcommand> [<arg> [value] [opt] ...]. Subcommands are: +KEY +    Manages master keys: LIST, RELOAD, REWRAP, STATUS. +READY +    Tells whether clients should be sent to this server, or why not. +HELP +    Prints this help.",
         );
     }
 }
