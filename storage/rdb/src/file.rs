@@ -7,8 +7,8 @@ use std::io::{Read, Write};
 
 use crate::error::RdbError;
 use crate::primitives::{Source, write_length, write_string, write_string_plain};
-use crate::value::{self, Value, kind, module_name};
-use crate::{VERSION_READ_MAX, VERSION_WRITTEN, crc64};
+use crate::value::{self, Value, kind, module_name, skip_module_values};
+use crate::{FILE_VERSION_READ_MAX, VERSION_WRITTEN, crc64};
 
 /// Opcodes, as they stand in files. Append-only: another program wrote them.
 mod opcode {
@@ -31,6 +31,40 @@ mod opcode {
 /// The version of Valkey 9's own header, whose other types are those of version 11.
 const VERSION_VALKEY: u32 = 80;
 
+/// How a key was used, as far as the writer's eviction policy kept that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Seconds since its last use.
+    IdleSeconds(u64),
+    /// Its logarithmic frequency of use.
+    Frequency(u8),
+}
+
+impl Usage {
+    /// Appends it as it stands before a key's type.
+    pub fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Self::IdleSeconds(seconds) => {
+                out.push(opcode::IDLE);
+                write_length(out, seconds);
+            }
+            Self::Frequency(counter) => out.extend_from_slice(&[opcode::FREQUENCY, counter]),
+        }
+    }
+
+    /// Reads what follows the code that [`Usage::write`] began with; none where that is another code.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn read(code: u8, source: &mut impl Source) -> Result<Option<Self>, RdbError> {
+        Ok(match code {
+            opcode::IDLE => Some(Self::IdleSeconds(source.length()?)),
+            opcode::FREQUENCY => Some(Self::Frequency(source.u8()?)),
+            _ => None,
+        })
+    }
+}
+
 /// One key of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -40,10 +74,8 @@ pub struct Entry {
     pub key: Vec<u8>,
     /// When it expires, in milliseconds since 1970.
     pub expire_at_ms: Option<i64>,
-    /// Seconds since its last use, where the writer's eviction policy kept them.
-    pub idle_seconds: Option<u64>,
-    /// Its logarithmic frequency of use, where the writer's eviction policy kept it.
-    pub frequency: Option<u8>,
+    /// How it was used, where the file tells.
+    pub usage: Option<Usage>,
     /// The value.
     pub value: Value,
 }
@@ -75,6 +107,11 @@ pub enum Record {
         /// The module.
         module: String,
     },
+    /// A key with a value of a module, where [`FileReader::skip_module_values`] asked for it to be skipped.
+    ModuleValue {
+        /// The module.
+        module: String,
+    },
     /// A key.
     Entry(Box<Entry>),
 }
@@ -86,6 +123,7 @@ pub struct FileReader<R> {
     version: u32,
     is_valkey: bool,
     database: u64,
+    skips_module_values: bool,
     is_done: bool,
 }
 
@@ -109,11 +147,17 @@ impl<R: Read> FileReader<R> {
         let version: Option<u32> =
             std::str::from_utf8(digits).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
         let version = version.filter(|version| *version > 0).ok_or_else(|| not_rdb(&header))?;
-        let supported = if is_valkey { VERSION_VALKEY } else { VERSION_READ_MAX };
+        let supported = if is_valkey { VERSION_VALKEY } else { FILE_VERSION_READ_MAX };
         if version > supported {
             return Err(RdbError::FutureVersion { found: version, supported });
         }
-        Ok(Self { source, version, is_valkey, database: 0, is_done: false })
+        Ok(Self { source, version, is_valkey, database: 0, skips_module_values: false, is_done: false })
+    }
+
+    /// Passes over values of modules instead of refusing them.
+    #[must_use]
+    pub fn skip_module_values(self) -> Self {
+        Self { skips_module_values: true, ..self }
     }
 
     /// The version in the header.
@@ -143,8 +187,7 @@ impl<R: Read> FileReader<R> {
             database: self.database,
             key: Vec::new(),
             expire_at_ms: None,
-            idle_seconds: None,
-            frequency: None,
+            usage: None,
             value: Value::String(Vec::new()),
         };
         loop {
@@ -155,8 +198,7 @@ impl<R: Read> FileReader<R> {
                     entry.expire_at_ms = Some(i64::from(source.u32()?.cast_signed()) * 1_000)
                 }
                 opcode::RAM_LRU => drop(source.length()?),
-                opcode::IDLE => entry.idle_seconds = Some(source.length()?),
-                opcode::FREQUENCY => entry.frequency = Some(source.u8()?),
+                code @ (opcode::IDLE | opcode::FREQUENCY) => entry.usage = Usage::read(code, source)?,
                 opcode::SELECT_DB => {
                     self.database = source.length()?;
                     entry.database = self.database;
@@ -190,13 +232,15 @@ impl<R: Read> FileReader<R> {
                 }
                 code => {
                     entry.key = source.string()?;
-                    if self.is_valkey && code == kind::HASH_METADATA_PRE_GA {
-                        return Err(RdbError::Unsupported {
-                            what: "a hash with fields that expire",
-                            offset: start,
-                        });
+                    if self.skips_module_values && code == kind::MODULE_2 {
+                        let module = module_name(source.length()?);
+                        skip_module_values(source)?;
+                        return Ok(Some(Record::ModuleValue { module }));
                     }
-                    entry.value = value::decode(code, source)?;
+                    entry.value = match code {
+                        kind::HASH_VALKEY if self.is_valkey => value::decode_valkey_hash(source)?,
+                        code => value::decode(code, source)?,
+                    };
                     return Ok(Some(Record::Entry(Box::new(entry))));
                 }
             }
@@ -231,25 +275,11 @@ fn not_rdb(bytes: &[u8]) -> RdbError {
     }
 }
 
-/// Data of a module beside the keys: values that each say their own kind, up to an end mark.
+/// Data of a module beside the keys: when it is read (a number in the form of a module's value), and what it is.
 fn skip_module_aux(source: &mut impl Source) -> Result<String, RdbError> {
     let module = module_name(source.length()?);
-    loop {
-        match source.length()? {
-            0 => return Ok(module),
-            1 | 2 => drop(source.length()?),
-            3 => drop(source.u32()?),
-            4 => drop(source.u64()?),
-            5 => drop(source.string()?),
-            _ => {
-                return Err(RdbError::malformed(
-                    source.offset(),
-                    "module data",
-                    "a value of an unknown kind",
-                ));
-            }
-        }
-    }
+    skip_module_values(source)?;
+    Ok(module)
 }
 
 /// A buffered stream that knows its offset and the checksum of what was taken from it.
@@ -356,7 +386,7 @@ impl<R: Read> Source for StreamSource<R> {
     }
 }
 
-/// Writes a file that Redis 7.0 and everything newer loads.
+/// Writes a file that Redis 7.0 and everything newer loads; [`FileWriter::with_version`] one for newer servers only.
 #[derive(Debug)]
 pub struct FileWriter<W> {
     output: W,
@@ -368,8 +398,13 @@ pub struct FileWriter<W> {
 impl<W: Write> FileWriter<W> {
     /// Writes the header.
     pub fn new(output: W) -> Result<Self, RdbError> {
+        Self::with_version(output, VERSION_WRITTEN)
+    }
+
+    /// Writes the header of a version, which says what values may come.
+    pub fn with_version(output: W, version: u32) -> Result<Self, RdbError> {
         let mut writer = Self { output, record: Vec::new(), written: 0, crc: 0 };
-        writer.record.extend_from_slice(format!("REDIS{VERSION_WRITTEN:04}").as_bytes());
+        writer.record.extend_from_slice(format!("REDIS{version:04}").as_bytes());
         writer.flush_record()?;
         Ok(writer)
     }
@@ -389,6 +424,26 @@ impl<W: Write> FileWriter<W> {
         self.record.push(opcode::RESIZE_DB);
         write_length(&mut self.record, keys);
         write_length(&mut self.record, expiring);
+        self.flush_record()
+    }
+
+    /// Goes on in a database.
+    pub fn select(&mut self, database: u64) -> Result<(), RdbError> {
+        self.record.push(opcode::SELECT_DB);
+        write_length(&mut self.record, database);
+        self.flush_record()
+    }
+
+    /// Writes the source text of a function library.
+    pub fn function(&mut self, source: &[u8]) -> Result<(), RdbError> {
+        self.record.push(opcode::FUNCTION_2);
+        write_string_plain(&mut self.record, source);
+        self.flush_record()
+    }
+
+    /// Writes how the key that follows was used.
+    pub fn usage(&mut self, usage: Usage) -> Result<(), RdbError> {
+        usage.write(&mut self.record);
         self.flush_record()
     }
 
@@ -446,13 +501,16 @@ mod tests {
     fn sample() -> Vec<u8> {
         let mut writer = FileWriter::new(Vec::new()).expect("memory");
         writer.aux("redis-ver", "7.0.15").expect("memory");
+        writer.function(b"#!lua name=a").expect("memory");
         writer.database(0, 2, 1).expect("memory");
+        writer.usage(Usage::IdleSeconds(70_000)).expect("memory");
         writer.entry(b"text", None, kind::STRING, b"\x05hello").expect("memory");
         let listpack: Listpack = ["a", "1", "b", "2"].iter().collect();
         let mut body = Vec::new();
         write_string_plain(&mut body, listpack.as_bytes());
         writer.entry(b"12", Some(1_900_000_000_123), kind::HASH_LISTPACK, &body).expect("memory");
-        writer.database(3, 1, 0).expect("memory");
+        writer.select(3).expect("memory");
+        writer.usage(Usage::Frequency(200)).expect("memory");
         let long = vec![b'x'; 200_000];
         body.clear();
         write_string_plain(&mut body, &long);
@@ -491,6 +549,9 @@ mod tests {
             .collect();
         let [text, hash, long] = entries[..] else { panic!("three keys") };
         assert_eq!(text.value, Value::String(b"hello".to_vec()));
+        assert_eq!(text.usage, Some(Usage::IdleSeconds(70_000)));
+        assert_eq!((hash.usage, long.usage), (None, Some(Usage::Frequency(200))));
+        assert!(records.contains(&Record::Function(b"#!lua name=a".to_vec())));
         assert_eq!((hash.key.as_slice(), hash.expire_at_ms), (&b"12"[..], Some(1_900_000_000_123)));
         assert!(matches!(&hash.value, Value::HashListpack(listpack) if listpack.len() == 4));
         assert_eq!((long.database, long.value.clone()), (3, Value::String(vec![b'x'; 200_000])));
@@ -516,7 +577,7 @@ mod tests {
     #[test]
     fn headers_are_checked() {
         let open = |bytes: &[u8]| FileReader::open(bytes).map(|reader| reader.version());
-        assert!(matches!(open(b"REDIS0019"), Err(RdbError::FutureVersion { found: 19, supported: 12 })));
+        assert!(matches!(open(b"REDIS0019"), Err(RdbError::FutureVersion { found: 19, supported: 14 })));
         assert!(matches!(open(b"VALKEY081"), Err(RdbError::FutureVersion { found: 81, supported: 80 })));
         assert!(matches!(open(b"REDIS"), Err(RdbError::NotRdb { .. })));
         assert!(matches!(open(b"REDIS00x1"), Err(RdbError::NotRdb { .. })));

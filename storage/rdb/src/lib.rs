@@ -40,5 +40,11 @@ pub use stream::StreamId;
 /// The RDB version written: that of Redis 7.0.
 pub const VERSION_WRITTEN: u32 = 10;
 
-/// The newest RDB version read: that of Redis 7.4 and the versions before.
+/// The first RDB version that knows hashes with fields that expire: that of Redis 7.4.
+pub const VERSION_OF_FIELD_EXPIRY: u32 = 12;
+
+/// The newest RDB version of a value read: that of Redis 7.4 and the versions before.
 pub const VERSION_READ_MAX: u32 = 12;
+
+/// The newest RDB version of a file read. What versions 13 and 14 (Redis 8.6 and 8.8) added is refused where it occurs.
+pub const FILE_VERSION_READ_MAX: u32 = 14;

@@ -54,6 +54,8 @@ pub mod kind {
     pub const STREAM_LISTPACKS_3: u8 = 21;
     /// A hash with field expiry, before its release.
     pub const HASH_METADATA_PRE_GA: u8 = 22;
+    /// In a file of Valkey, from 9.0 on: a hash with field expiry.
+    pub const HASH_VALKEY: u8 = 22;
     /// A flat hash with field expiry, before its release.
     pub const HASH_LISTPACK_EX_PRE_GA: u8 = 23;
     /// A hash with field expiry.
@@ -222,6 +224,33 @@ fn hash_listpack_ex(source: &mut impl Source, has_soonest: bool) -> Result<Vec<F
         fields.push((field.to_vec(), value.to_vec(), Some(expiry).filter(|expiry| *expiry > 0)));
     }
     Ok(fields)
+}
+
+/// A hash of Valkey some of whose fields expire: the moment stands behind each value, and -1 says that there is none.
+pub(crate) fn decode_valkey_hash(source: &mut impl Source) -> Result<Value, RdbError> {
+    let fields = elements(source, |source| {
+        let (field, value) = (source.string()?, source.string()?);
+        let at = source.u64()?.cast_signed();
+        Ok((field, value, u64::try_from(at).ok()))
+    })?;
+    Ok(Value::HashWithExpiry(fields))
+}
+
+/// Passes over what a module wrote: values that each say their own kind, up to an end mark.
+pub(crate) fn skip_module_values(source: &mut impl Source) -> Result<(), RdbError> {
+    loop {
+        match source.length()? {
+            0 => return Ok(()),
+            1 | 2 => drop(source.length()?),
+            3 => drop(source.u32()?),
+            4 => drop(source.u64()?),
+            5 => drop(source.string()?),
+            _ => {
+                let reason = "a value of an unknown kind";
+                return Err(RdbError::malformed(source.offset(), "module data", reason));
+            }
+        }
+    }
 }
 
 /// A module's name: nine characters of six bits each, above ten bits of version.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cairn_rdb::file::{Entry, FileReader, Record};
+use cairn_rdb::file::{Entry, FileReader, Record, Usage};
 use cairn_rdb::value::Value;
 use cairn_rdb::{RdbError, StreamId, VERSION_WRITTEN};
 
@@ -59,7 +59,7 @@ fn use_statistics_functions_and_a_checksum_switched_off_are_read() {
             .iter()
             .any(|record| matches!(record, Record::Function(text) if text.starts_with(b"#!lua name=mylib")))
     );
-    assert!(entries(LFU_FUNCTION)["frequent"].frequency.is_some());
+    assert!(matches!(entries(LFU_FUNCTION)["frequent"].usage, Some(Usage::Frequency(_))));
     let mut switched_off = LFU_FUNCTION.to_vec();
     let end = switched_off.len();
     switched_off[end - 8..].fill(0);
