@@ -317,10 +317,11 @@ impl Engine {
     /// As [`Engine::open`]; what has been loaded by then is part of the data, so the engine is of no use.
     pub fn load(&self) -> Result<(), OpenError> {
         let inner = &*self.0;
-        let opened = recovery::open(&inner.options, &inner.keyspace, &inner.loading)?;
-        // Of what was loaded it is not known when it was last used.
-        inner.keyspace.access().start_at(now_ms());
+        // A snapshot may tell how keys were used, in the form that is recorded.
         inner.keyspace.access().set(inner.options.memory.access());
+        let opened = recovery::open(&inner.options, &inner.keyspace, &inner.loading)?;
+        // Of what else was loaded it is not known when it was last used.
+        inner.keyspace.access().start_at(now_ms());
         opened.snapshot.iter().for_each(|entry| inner.snapshots.loaded(entry));
         match opened.journal {
             Some(journal) => inner.log.begin(journal),

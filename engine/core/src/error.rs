@@ -60,6 +60,12 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// There is no data where some is to be read.
+    #[error("{} holds no data of Cairn: there is no manifest in it", path.display())]
+    NoData {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A file that the manifest does not name holds more than those it does.
     #[error(
         "{} holds effects up to LSN {holds}, and the manifest does not name it; what the manifest names ends at LSN {end}. \
@@ -155,7 +161,7 @@ impl OpenError {
             | Self::OtherSnapshot { .. }
             | Self::Replay { .. } => 13,
             Self::FewerDatabases { .. } => 2,
-            Self::RedisData { .. } | Self::Io { .. } => 1,
+            Self::RedisData { .. } | Self::NoData { .. } | Self::Io { .. } => 1,
         }
     }
 }

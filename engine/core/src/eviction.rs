@@ -180,6 +180,12 @@ impl Eviction {
         self.limited.store(limited, Ordering::Relaxed);
     }
 
+    /// Whether keys go by when or how often they were used.
+    pub(crate) fn goes_by_use(&self) -> bool {
+        use EvictionPolicy::{AllKeysLfu, AllKeysLru, VolatileLfu, VolatileLru};
+        matches!(self.settings.read().policy, VolatileLru | AllKeysLru | VolatileLfu | AllKeysLfu)
+    }
+
     /// How long the limit has been exceeded, and how long it was in all.
     pub(crate) fn exceeded(&self) -> (Duration, Duration) {
         let exceeded = self.exceeded.lock();

@@ -36,6 +36,7 @@ mod archive;
 mod blocked;
 mod catalog;
 mod check;
+mod dataset;
 mod ending;
 mod engine;
 mod error;
@@ -60,13 +61,17 @@ pub use cairn_commands::memory::Memory;
 pub use cairn_commands::observed;
 pub use cairn_commands::{
     ClientClass, ClientFilter, Command, Delivery, DeliveryFailure, Destination, Flags, Job, Parcel, Pause,
-    Protocol, Replies, Reply, Route, Session, glob_matches,
+    Piece, Protocol, ReplayError, Replayer, Replies, Reply, Route, Session, glob_matches,
 };
 pub use cairn_format::Lsn;
 pub use cairn_journal::{AdmissionWait, AdmitError, Driver, Fsync, Poisoned, WaitDurable};
+pub use cairn_keyspace::dumped;
+pub use cairn_keyspace::rdb_file;
 pub use cairn_keyspace::types::Limits;
+pub use cairn_keyspace::{Entry, Stored, Usage, Value};
 pub use cairn_snapshot::{Forked, Origin, Unforked};
 pub use check::{Checked, CheckedFile, check};
+pub use dataset::{Dataset, DatasetFacts};
 pub use engine::{Engine, JobDone, Outcome};
 pub use error::{OpenError, SaveError, ShutdownError};
 pub use eviction::{EvictionPolicy, MemoryLimit};

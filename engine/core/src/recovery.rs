@@ -18,6 +18,7 @@ use cairn_snapshot::{Block, Container, LoadError};
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
+use crate::engine::now_ms;
 use crate::error::OpenError;
 use crate::loading::Loading;
 use crate::options::Options;
@@ -234,9 +235,13 @@ fn load_block(
     libraries: &Mutex<Vec<Vec<u8>>>,
 ) -> Result<(), String> {
     let db = database(keyspace, block.database)?;
-    let mut batch = Batch::default();
+    let (mut batch, now_ms) = (Batch::default(), now_ms());
     let stored = |stored| match stored {
         Stored::Entry(entry) => batch.push(keyspace, entry),
+        Stored::Used(mut entry, usage) => {
+            entry.set_clock(keyspace.access().recorded(usage, now_ms));
+            batch.push(keyspace, entry);
+        }
         Stored::Library(source) => libraries.lock().push(source),
     };
     Entry::load_all(block.raw, limits, stored).map_err(|error| error.to_string())?;

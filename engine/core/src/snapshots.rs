@@ -12,7 +12,7 @@ use cairn_format::header::{Body, Identity, KeySlot, Magic, SnapshotBody};
 use cairn_format::manifest::SnapshotEntry;
 use cairn_format::{FileId, Lsn};
 use cairn_journal::{Fsync, Resume};
-use cairn_keyspace::{Entry, Keyspace, LibraryMap, Locked, SHARDS, Shard, Stored};
+use cairn_keyspace::{Access, Entry, Keyspace, LibraryMap, Locked, SHARDS, Shard, Stored};
 use cairn_seal::DataKey;
 use cairn_snapshot::{
     BlockWriter, ChildLimits, Container, InProgress, LEVEL_DEFAULT, Progress, SnapshotError, Source, Summary,
@@ -573,6 +573,9 @@ struct Shards<'a> {
     databases: OnceLock<Vec<u16>>,
     /// The function libraries, in a part of their own behind those of the shards.
     libraries: Arc<LibraryMap>,
+    /// How keys were used is written where eviction goes by it: the moment it counts from, in ms since 1970.
+    uses_at_ms: Option<i64>,
+    access: &'a Access,
     /// Microseconds for each key, or keys for each microsecond where negative.
     key_delay: i64,
 }
@@ -581,7 +584,10 @@ impl<'a> Shards<'a> {
     fn of(inner: &Inner, locked: &'a Locked<'_>) -> Self {
         let libraries = locked.keyspace().libraries.get();
         let key_delay = inner.settings.key_save_delay.load(Ordering::Relaxed);
-        Self { shards: locked.all_shards(), databases: OnceLock::new(), libraries, key_delay }
+        let uses_at_ms = inner.eviction.goes_by_use().then(now_ms);
+        let access = locked.keyspace().access();
+        let databases = OnceLock::new();
+        Self { shards: locked.all_shards(), databases, libraries, uses_at_ms, access, key_delay }
     }
 
     /// Takes the time that so many keys are to take.
@@ -621,7 +627,10 @@ impl Source for Shards<'_> {
         };
         let shard = self.shards[partition % SHARDS];
         self.dawdle(shard.database(db).len(), out);
-        shard.database(db).iter().try_for_each(|entry| out.entry(u32::from(db), |raw| entry.store(raw)))
+        shard.database(db).iter().try_for_each(|entry| {
+            let usage = self.uses_at_ms.and_then(|now_ms| self.access.usage(entry.clock(), now_ms));
+            out.entry(u32::from(db), |raw| entry.store_used(usage, raw))
+        })
     }
 }
 
@@ -754,7 +763,7 @@ fn load_snapshot(
     for (number, block) in container.index().blocks.iter().enumerate() {
         let db = u16::try_from(block.header.database)?;
         Entry::load_all(&container.read_block(number)?, &limits, |stored| match stored {
-            Stored::Entry(entry) => entries.push((db, entry)),
+            Stored::Entry(entry) | Stored::Used(entry, _) => entries.push((db, entry)),
             Stored::Library(source) => libraries.push(source),
         })?;
     }

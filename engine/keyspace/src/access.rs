@@ -6,6 +6,8 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use cairn_rdb::file::Usage;
+
 /// How many values 24 bits hold.
 const SECONDS: u32 = 1 << 24;
 /// How many values 16 bits hold.
@@ -92,6 +94,30 @@ impl Access {
     pub fn idle_seconds(&self, clock: u32, now_ms: i64) -> u32 {
         let last = if clock == 0 { second(self.started_ms.load(Ordering::Relaxed)) } else { clock };
         second(now_ms).wrapping_sub(last) % SECONDS
+    }
+
+    /// What is known of an entry's use, for a snapshot or a file; nothing where nothing was recorded.
+    #[must_use]
+    pub fn usage(&self, clock: u32, now_ms: i64) -> Option<Usage> {
+        if clock == 0 {
+            return None;
+        }
+        Some(if self.clock(now_ms).by_frequency() {
+            Usage::Frequency(self.frequency(clock, now_ms))
+        } else {
+            Usage::IdleSeconds(u64::from(self.idle_seconds(clock, now_ms)))
+        })
+    }
+
+    /// What to record of an entry that was used so; nothing (0) where the other kind of use is recorded.
+    #[must_use]
+    pub fn recorded(&self, usage: Usage, now_ms: i64) -> u32 {
+        let clock = self.clock(now_ms);
+        match usage {
+            Usage::Frequency(counter) if clock.by_frequency() => clock.of_frequency(counter),
+            Usage::IdleSeconds(seconds) if !clock.by_frequency() => clock.of_idle(seconds),
+            Usage::Frequency(_) | Usage::IdleSeconds(_) => 0,
+        }
     }
 
     /// How often an entry is used: its counter as of now.
@@ -209,6 +235,20 @@ mod tests {
     use super::*;
 
     const NOW: i64 = 1_700_000_000_000;
+
+    #[test]
+    fn uses_come_back_where_the_same_kind_is_recorded() {
+        let access = Access::default();
+        let idle = Usage::IdleSeconds(86_400);
+        assert_eq!(access.usage(access.recorded(idle, NOW), NOW), Some(idle));
+        assert_eq!(access.usage(access.recorded(idle, NOW), NOW + 5_000), Some(Usage::IdleSeconds(86_405)));
+        assert_eq!(access.recorded(Usage::Frequency(7), NOW), 0);
+        assert_eq!(access.usage(0, NOW), None);
+        access.set(AccessSettings { by_frequency: true, ..AccessSettings::default() });
+        let often = Usage::Frequency(200);
+        assert_eq!(access.usage(access.recorded(often, NOW), NOW), Some(often));
+        assert_eq!(access.recorded(idle, NOW), 0);
+    }
 
     #[test]
     fn idle_time_is_counted_from_the_last_use_even_where_the_clock_has_wrapped() {

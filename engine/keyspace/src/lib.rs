@@ -16,6 +16,7 @@ mod libraries;
 mod load;
 mod lock;
 mod prefetch;
+pub mod rdb_file;
 pub mod shard;
 mod spill;
 mod stored;
@@ -25,6 +26,7 @@ mod undurable;
 pub mod waiting;
 
 pub use access::{Access, AccessSettings, Clock};
+pub use cairn_rdb::file::Usage;
 pub use entry::{Entry, Value};
 pub use libraries::{FunctionInfo, Libraries, Library, LibraryMap, read_libraries};
 pub use load::Batch;

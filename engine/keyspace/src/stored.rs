@@ -1,5 +1,7 @@
-//! Entries as a snapshot stores them: `0xFC` and the expiry (i64, ms) where there is one, type code, key, value.
+//! Entries as a snapshot stores them: how they were used and `0xFC` and the expiry (i64, ms), where there is that; type code,
+//! key, value.
 
+use cairn_rdb::file::Usage;
 use cairn_rdb::primitives::write_string_plain;
 use cairn_rdb::{RdbError, Reader, Source};
 
@@ -18,6 +20,8 @@ pub(crate) const LIBRARY: u8 = 245;
 pub enum Stored {
     /// A key.
     Entry(Entry),
+    /// A key of which the snapshot tells how it was used.
+    Used(Entry, Usage),
     /// The source of a function library.
     Library(Vec<u8>),
 }
@@ -31,6 +35,14 @@ impl Library {
 }
 
 impl Entry {
+    /// As [`Entry::store`], with how it was used.
+    pub fn store_used(&self, usage: Option<Usage>, out: &mut Vec<u8>) {
+        if let Some(usage) = usage {
+            usage.write(out);
+        }
+        self.store(out);
+    }
+
     /// Appends the entry as a snapshot stores it.
     pub fn store(&self, out: &mut Vec<u8>) {
         if let Some(at) = self.expire_at_ms() {
@@ -56,16 +68,24 @@ impl Entry {
                 each(Stored::Library(reader.string()?));
                 continue;
             }
+            let usage = Usage::read(code, &mut reader)?;
+            if usage.is_some() {
+                code = reader.u8()?;
+            }
             let mut expire_at_ms = None;
             if code == EXPIRES_MS {
                 expire_at_ms = Some(reader.u64()?.cast_signed());
                 code = reader.u8()?;
             }
             let key = reader.string_borrowed()?;
-            each(Stored::Entry(match decode(code, &mut reader, limits)? {
+            let entry = match decode(code, &mut reader, limits)? {
                 Decoded::String(bytes) => Entry::string(&key, &bytes, expire_at_ms),
                 Decoded::Object(object) => Entry::object(&key, object, expire_at_ms),
-            }));
+            };
+            each(match usage {
+                None => Stored::Entry(entry),
+                Some(usage) => Stored::Used(entry, usage),
+            });
         }
         Ok(count)
     }
@@ -89,7 +109,10 @@ mod tests {
     use crate::types::{Object, Set};
 
     fn entry_of(stored: Stored) -> Option<Entry> {
-        if let Stored::Entry(entry) = stored { Some(entry) } else { None }
+        match stored {
+            Stored::Entry(entry) | Stored::Used(entry, _) => Some(entry),
+            Stored::Library(_) => None,
+        }
     }
 
     #[test]
@@ -101,10 +124,30 @@ mod tests {
         Entry::string(b"other", b"value", None).store(&mut bytes);
         let (mut keys, mut sources) = (Vec::new(), Vec::new());
         let count = Entry::load_all(&bytes, &Limits::default(), |stored| match stored {
-            Stored::Entry(entry) => keys.push(entry.key().to_vec()),
+            Stored::Entry(entry) | Stored::Used(entry, _) => keys.push(entry.key().to_vec()),
             Stored::Library(source) => sources.push(source),
         });
         assert_eq!((count.unwrap(), keys.len(), sources), (3, 2, vec![library.code]));
+    }
+
+    #[test]
+    fn how_a_key_was_used_stands_before_it() {
+        let mut bytes = Vec::new();
+        let entry = Entry::string(b"key", b"value", Some(1_700_000_000_000));
+        for usage in [Some(Usage::IdleSeconds(100_000)), None, Some(Usage::Frequency(255))] {
+            entry.store_used(usage, &mut bytes);
+        }
+        let mut found = Vec::new();
+        let count = Entry::load_all(&bytes, &Limits::default(), |stored| match stored {
+            Stored::Used(entry, usage) => found.push((entry.expire_at_ms(), Some(usage))),
+            Stored::Entry(entry) => found.push((entry.expire_at_ms(), None)),
+            Stored::Library(_) => {}
+        });
+        let usages = [Some(Usage::IdleSeconds(100_000)), None, Some(Usage::Frequency(255))];
+        assert_eq!(
+            (count.unwrap(), found),
+            (3, usages.map(|usage| (Some(1_700_000_000_000), usage)).to_vec())
+        );
     }
 
     #[test]
