@@ -184,8 +184,25 @@ pub enum JobError {
         /// Why it failed.
         source: io::Error,
     },
+    /// A file that is there already and would be replaced.
+    #[error("{} is there already; choose another name, or give --force to replace it", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Whoever was given entries takes no more; that one's own error is told instead.
+    #[error("nobody takes more entries")]
+    Abandoned,
+    /// What a program does beside the jobs failed.
+    #[error("{error}")]
+    Program {
+        /// Its own error.
+        error: Box<dyn std::error::Error + Send + Sync>,
+        /// What the program ends with.
+        exit_code: u8,
+    },
     /// A file that cannot be restored from.
-    #[error("{}: {found}; --from reads snapshot containers (.cairn)", path.display())]
+    #[error("{}: {found}; --from reads snapshot containers (.cairn), .rdb files and append-only directories", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -275,6 +292,7 @@ impl JobError {
             Self::Locked { .. } | Self::LeaseHeld { .. } | Self::LeaseLost { .. } => 11,
             Self::NotRestorable { .. } => 14,
             Self::Interrupted => 130,
+            Self::Program { exit_code, .. } => *exit_code,
             error if error.is_wrong_key() => 12,
             error if error.is_damage() => 13,
             _ => 1,

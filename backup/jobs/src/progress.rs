@@ -11,6 +11,10 @@ pub enum Phase {
     Download,
     /// Checking what was copied.
     Verify,
+    /// Reading what another program wrote.
+    Import,
+    /// Writing what another program reads.
+    Export,
 }
 
 impl Phase {
@@ -21,6 +25,8 @@ impl Phase {
             Self::Upload => "upload",
             Self::Download => "download",
             Self::Verify => "verify",
+            Self::Import => "import",
+            Self::Export => "export",
         }
     }
 }

@@ -342,7 +342,7 @@ impl Verify {
 }
 
 /// The manifest of a history that begins now.
-fn new_manifest(epoch: u64, databases: u32) -> Result<Manifest, JobError> {
+pub(crate) fn new_manifest(epoch: u64, databases: u32) -> Result<Manifest, JobError> {
     Ok(Manifest {
         lineage: LineageId(crate::random()?),
         epoch,

@@ -16,6 +16,9 @@ use crate::{JobError, files};
 
 const LOCK: &str = "lock";
 
+/// Names the files that are about to get their names, one a line: what a restore that died among them leaves is known by it.
+const PLACING: &str = "restore.placing";
+
 /// A directory being restored into, locked.
 pub(crate) struct Target {
     disk: Arc<dyn Disk>,
@@ -65,14 +68,42 @@ impl Target {
         target.made_lock = made_lock;
         // Now that nobody else can fill it, it is looked at again.
         refuse_filled(&*target.disk, dir, force)?;
-        for entry in files::io(dir, "list", target.disk.list(dir))? {
-            if is_leftover(&entry.name) {
-                let path = dir.join(entry.name);
-                files::io(&path, "remove", target.disk.remove(&path))?;
+        target.old_files = target.named_by_old_manifest()?;
+        target.clear_leftovers()?;
+        Ok(target)
+    }
+
+    /// Removes what a restore that died left behind, and never what the manifest names.
+    fn clear_leftovers(&self) -> Result<(), JobError> {
+        let placing = placing(&*self.disk, &self.dir)?;
+        let manifest = self.dir.join(MANIFEST);
+        // With a manifest that cannot be read nobody knows which of the files it names.
+        let is_known =
+            !files::io(&manifest, "look for", self.disk.exists(&manifest))? || !self.old_files.is_empty();
+        for entry in files::io(&self.dir, "list", self.disk.list(&self.dir))? {
+            let path = self.dir.join(&entry.name);
+            let is_placed = is_known && placing.contains(&entry.name) && !self.old_files.contains(&path);
+            if is_leftover(&entry.name) || is_placed {
+                files::io(&path, "remove", self.disk.remove(&path))?;
             }
         }
-        target.old_files = target.named_by_old_manifest()?;
-        Ok(target)
+        self.end_placing()
+    }
+
+    /// Says which files are about to get their names.
+    fn begin_placing(&self, placed: &[Placed]) -> Result<(), JobError> {
+        let path = self.dir.join(PLACING);
+        let names: String = placed.iter().flat_map(|file| [file.name.as_str(), "\n"]).collect();
+        let written = write_file_atomically(&*self.disk, &path, names.as_bytes());
+        written.map_err(|source| JobError::write(&path, names.len() as u64, source))
+    }
+
+    fn end_placing(&self) -> Result<(), JobError> {
+        let path = self.dir.join(PLACING);
+        match self.disk.remove(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => files::io(&path, "remove", other),
+        }
     }
 
     /// What would be replaced. A manifest that cannot be read names nothing: its files then stay beside the new ones.
@@ -89,6 +120,14 @@ impl Target {
 
     /// Creates the file that will have this name, or one like it where that is taken.
     pub(crate) fn create(&mut self, name: &str) -> Result<(Arc<dyn File>, Placed), JobError> {
+        let placed = self.reserve(name)?;
+        let temporary = &placed.temporary;
+        let file = self.disk.create_new(temporary).map_err(|source| JobError::write(temporary, 0, source))?;
+        Ok((file, placed))
+    }
+
+    /// As [`Target::create`], for a file that somebody else creates.
+    pub(crate) fn reserve(&mut self, name: &str) -> Result<Placed, JobError> {
         let mut free = name.to_owned();
         let mut number = 0;
         while files::io(&self.dir.join(&free), "look for", self.disk.exists(&self.dir.join(&free)))? {
@@ -99,10 +138,8 @@ impl Target {
             };
         }
         let temporary = temporary_name(&self.dir.join(&free));
-        let file =
-            self.disk.create_new(&temporary).map_err(|source| JobError::write(&temporary, 0, source))?;
         self.made_files.push(temporary.clone());
-        Ok((file, Placed { temporary, name: free }))
+        Ok(Placed { temporary, name: free })
     }
 
     /// Gives the files their names and writes the manifest that names them. Blocks.
@@ -112,6 +149,8 @@ impl Target {
         manifest: &mut Manifest,
         keyring: Option<&Keyring>,
     ) -> Result<(), JobError> {
+        self.begin_placing(placed)?;
+        self.made_files.push(self.dir.join(PLACING));
         for file in placed {
             let path = self.dir.join(&file.name);
             files::io(&path, "rename to", self.disk.rename(&file.temporary, &path))?;
@@ -133,6 +172,9 @@ impl Target {
         }
         self.made_files.clear();
         (self.made_dir, self.made_lock) = (false, false);
+        if let Err(error) = self.end_placing() {
+            tracing::warn!(%error, "the restore is complete, and a note of it stays behind");
+        }
         for path in std::mem::take(&mut self.old_files) {
             // The restore is complete: an old file that stays is only in the way.
             if let Err(error) = self.disk.remove(&path) {
@@ -161,8 +203,24 @@ impl Drop for Target {
 
 /// A temporary file of a restore, a server or a manifest.
 fn is_leftover(name: &str) -> bool {
-    let known = ["journal-", "snapshot-", MANIFEST].iter().any(|prefix| name.starts_with(prefix));
+    let known = ["journal-", "snapshot-", MANIFEST, PLACING].iter().any(|prefix| name.starts_with(prefix));
     known && name.ends_with(".tmp")
+}
+
+/// The files that a restore was giving their names when it died.
+fn placing(disk: &dyn Disk, dir: &Path) -> Result<Vec<String>, JobError> {
+    let path = dir.join(PLACING);
+    let file = match disk.open_read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => files::io(&path, "open", other)?,
+    };
+    let length = files::io(&path, "read the length of", file.len())?;
+    let mut bytes = vec![0; usize::try_from(length.min(1 << 20)).unwrap_or_default()];
+    files::io(&path, "read", file.read_exact_at(&mut bytes, 0))?;
+    let names = String::from_utf8_lossy(&bytes);
+    // Only names that a restore gives: whatever else stands there, nothing else is touched.
+    let is_ours = |name: &&str| name.starts_with("journal-") || name.starts_with("snapshot-");
+    Ok(names.lines().filter(is_ours).map(str::to_owned).collect())
 }
 
 /// Refuses a directory that holds something, and a path that is no directory.
@@ -171,7 +229,11 @@ pub(crate) fn refuse_filled(disk: &dyn Disk, dir: &Path, force: bool) -> Result<
         return Ok(());
     }
     let mut entries = files::io(dir, "list", disk.list(dir))?;
-    entries.retain(|entry| entry.name != LOCK && !is_leftover(&entry.name));
+    let placing = placing(disk, dir)?;
+    let is_of_no_use = |name: &str| {
+        name == LOCK || name == PLACING || is_leftover(name) || placing.iter().any(|one| one == name)
+    };
+    entries.retain(|entry| !is_of_no_use(&entry.name));
     entries.sort();
     // Its manifest says most about what is there.
     let shown = entries.iter().find(|entry| entry.name == MANIFEST).or(entries.first());
@@ -253,6 +315,32 @@ mod tests {
         target.create("snapshot-1.1.cairn").unwrap();
         drop(target);
         assert_eq!(names(&data), ["lock", "manifest", "mine.txt", "snapshot-1.1.cairn"]);
+    }
+
+    #[test]
+    fn a_restore_that_died_while_it_named_files_is_begun_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let fill = |names: &[&str], placing: &str| {
+            names.iter().for_each(|name| std::fs::write(dir.path().join(name), "x").unwrap());
+            std::fs::write(dir.path().join(PLACING), placing).unwrap();
+        };
+        let placing = "snapshot-1.cairn\njournal-1\nmine.txt\n../up\n";
+        fill(&["snapshot-1.cairn", "journal-1.tmp", "lock"], placing);
+        drop(Target::open(Arc::new(RealDisk), dir.path(), false).unwrap());
+        assert_eq!(names(dir.path()), ["lock"]);
+        // What the note does not name is somebody's, and what it may not name too.
+        for other in ["snapshot-2.cairn", "mine.txt"] {
+            fill(&["snapshot-1.cairn", other], placing);
+            let refused = Target::open(Arc::new(RealDisk), dir.path(), false).err().unwrap();
+            assert!(matches!(refused, JobError::NotEmpty { found, .. } if found == other));
+            std::fs::remove_file(dir.path().join(other)).unwrap();
+        }
+        // With a manifest it was complete, and that names its files.
+        drop(Target::open(Arc::new(RealDisk), dir.path(), false).unwrap());
+        fill(&["snapshot-1.cairn", MANIFEST], placing);
+        assert!(Target::open(Arc::new(RealDisk), dir.path(), false).is_err());
+        drop(Target::open(Arc::new(RealDisk), dir.path(), true).unwrap());
+        assert!(dir.path().join("snapshot-1.cairn").exists(), "the manifest cannot be read");
     }
 
     #[test]
