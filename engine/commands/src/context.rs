@@ -402,6 +402,7 @@ impl<'a, 'k> Data<'a, 'k> {
     /// Exchanges two databases. All shards are held.
     pub fn swap_databases(&mut self, a: u16, b: u16) {
         let keyspace = self.keyspace();
+        self.expire_watched(a, b);
         for shard in 0..cairn_keyspace::SHARDS {
             let shard = self.locked.shard_at_mut(shard);
             for db in [a, b] {
@@ -413,6 +414,19 @@ impl<'a, 'k> Data<'a, 'k> {
             }
         }
         self.effects.note_whole(1);
+    }
+
+    /// Removes what has expired under the watched keys of two databases that are about to be exchanged: an expired key is
+    /// no key, so it changes nothing for those who watch where it comes to, nor does its removal later.
+    fn expire_watched(&mut self, a: u16, b: u16) {
+        for shard in 0..cairn_keyspace::SHARDS {
+            let watched: Vec<Vec<u8>> =
+                self.locked.shard_at(shard).watched_in([a, b]).map(<[u8]>::to_vec).collect();
+            for key in &watched {
+                self.expire(a, key);
+                self.expire(b, key);
+            }
+        }
     }
 
     /// Writes an effect in place of the command's own words. May be called several times; all of a command's effects

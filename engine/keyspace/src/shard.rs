@@ -80,6 +80,11 @@ impl Shard {
         self.watched.get(&(db, key.into())).map_or(0, |watched| watched.version)
     }
 
+    /// The keys that are watched in these databases.
+    pub fn watched_in(&self, databases: [u16; 2]) -> impl Iterator<Item = &[u8]> {
+        self.watched.keys().filter(move |(db, _)| databases.contains(db)).map(|(_, key)| &key[..])
+    }
+
     /// Ends one watch of a key.
     pub fn unwatch(&mut self, db: u16, key: &[u8]) {
         let id = (db, key.into());

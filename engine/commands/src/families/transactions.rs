@@ -101,3 +101,34 @@ pub(crate) fn end_watches(ctx: &mut Context<'_, '_>) {
         ctx.data.locked_mut().shard_mut(hash).unwatch(watch.db, &watch.key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Engine;
+
+    /// What EXEC says after databases were exchanged, in which `watched` and `other` have set a key that is watched in the
+    /// first of them.
+    fn swapped(watched: &str, other: &str) -> String {
+        let mut engine = Engine::new();
+        for (db, words) in [(1, other), (0, watched)] {
+            engine.check(&format!("SELECT {db} -> +OK"));
+            if !words.is_empty() {
+                engine.say(words);
+            }
+        }
+        engine.now_ms += 10;
+        engine.check("WATCH x -> +OK\nSWAPDB 0 1 -> +OK\nMULTI -> +OK\nPING -> +QUEUED");
+        engine.say("EXEC")
+    }
+
+    #[test]
+    fn exchanged_databases_change_a_watched_key_that_is_in_either_and_has_not_expired() {
+        let (live, stale, none) = ("SET x 1", "SET x 1 PX 5", "");
+        for (watched, other) in [(live, none), (none, live), (live, live), (live, stale), (stale, live)] {
+            assert_eq!(swapped(watched, other), "*-1", "{watched:?} and {other:?}");
+        }
+        for (watched, other) in [(none, none), (stale, none), (none, stale), (stale, stale)] {
+            assert_eq!(swapped(watched, other), "*1 +PONG", "{watched:?} and {other:?}");
+        }
+    }
+}
