@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 
 use channels::Channels;
 use news::Item;
-use tracking::{Table, Tracker};
+use tracking::{Forgotten, Table, Tracker};
 
 /// The channel that stands for invalidations where the client speaks version 2.
 const INVALIDATE: &[u8] = b"__redis__:invalidate";
@@ -122,9 +122,11 @@ impl Hub {
         self.state.lock().limits
     }
 
-    /// How many keys tracking remembers.
+    /// How many keys tracking remembers. Where there are more, those who read them are told as if they had changed.
     pub fn set_tracked_keys_max(&self, keys_max: usize) {
-        self.state.lock().tracking.set_keys_max(keys_max);
+        let mut state = self.state.lock();
+        let evicted = state.tracking.set_keys_max(keys_max);
+        state.tell_forgotten(evicted);
     }
 
     /// Figures for INFO.
@@ -227,31 +229,47 @@ impl State {
             }
             Item::Flushed => {
                 self.tracking.forget_all();
+                let mut message = invalidation(None);
                 for (id, tracker) in self.tracking.trackers_mut() {
-                    invalidate(tracker, id, None, after, &self.limits);
+                    invalidate(tracker, id, &mut message, after, &self.limits);
                 }
             }
             Item::Read { keys, id } => keys.iter().for_each(|key| self.remember(key, id)),
             Item::Changed { key } => {
-                for id in self.tracking.forget(&key) {
-                    if let Some(tracker) = self.tracking.tracker_mut(id)
-                        && !(tracker.no_loop && id == origin)
-                    {
-                        invalidate(tracker, id, Some(&[&key]), after, &self.limits);
-                    }
-                }
+                self.tell_readers(&key, origin, after);
                 return (!self.tracking.broadcasts().is_empty()).then_some(key);
             }
         }
         None
     }
 
+    /// Tells those who have read a key that it changed.
+    fn tell_readers(&mut self, key: &[u8], origin: u64, after: u64) {
+        let readers = self.tracking.forget(key);
+        let keys = [key];
+        let mut message = invalidation(Some(&keys));
+        for id in readers {
+            if let Some(tracker) = self.tracking.tracker_mut(id)
+                && !(tracker.no_loop && id == origin)
+            {
+                invalidate(tracker, id, &mut message, after, &self.limits);
+            }
+        }
+    }
+
     /// Remembers that a client has read a key.
     fn remember(&mut self, key: &[u8], id: u64) {
-        for (evicted, readers) in self.tracking.remember(key, id) {
+        let evicted = self.tracking.remember(key, id);
+        self.tell_forgotten(evicted);
+    }
+
+    fn tell_forgotten(&mut self, evicted: Vec<Forgotten>) {
+        for (key, readers) in evicted {
+            let keys = [&key[..]];
+            let mut message = invalidation(Some(&keys));
             for reader in readers {
                 if let Some(tracker) = self.tracking.tracker_mut(reader) {
-                    invalidate(tracker, reader, Some(&[&evicted]), 0, &self.limits);
+                    invalidate(tracker, reader, &mut message, 0, &self.limits);
                 }
             }
         }
@@ -309,7 +327,7 @@ impl State {
             if let Some(tracker) = self.tracking.tracker_mut(id)
                 && !(tracker.no_loop && id == origin)
             {
-                invalidate(tracker, id, Some(&below), after, &self.limits);
+                invalidate(tracker, id, &mut invalidation(Some(&below)), after, &self.limits);
             }
         }
     }
@@ -335,8 +353,36 @@ impl<F: Fn(&mut Reply<'_>)> Encoded<F> {
     }
 }
 
-/// Tells a client, or the one it redirects to, that keys changed; `None` says all.
-fn invalidate(tracker: &mut Tracker, id: u64, keys: Option<&[&[u8]]>, after: u64, limits: &OutputLimits) {
+/// The message that keys changed; `None` says all. Made once for all who get it: memory that is short would become shorter
+/// with each of many who are told of an evicted key.
+fn invalidation(keys: Option<&[&[u8]]>) -> Encoded<impl Fn(&mut Reply<'_>)> {
+    Encoded::new(move |reply: &mut Reply<'_>| {
+        if reply.protocol() == Protocol::Resp3 {
+            reply.push(2);
+            reply.bulk(b"invalidate");
+        } else {
+            reply.push(3);
+            reply.bulk(b"message");
+            reply.bulk(INVALIDATE);
+        }
+        match keys {
+            Some(keys) => {
+                reply.array(keys.len());
+                keys.iter().for_each(|key| reply.bulk(key));
+            }
+            None => reply.null(),
+        }
+    })
+}
+
+/// Sends that message to a client, or to the one it redirects to.
+fn invalidate<F: Fn(&mut Reply<'_>)>(
+    tracker: &mut Tracker,
+    id: u64,
+    message: &mut Encoded<F>,
+    after: u64,
+    limits: &OutputLimits,
+) {
     let receiver = match &tracker.redirect {
         Some(redirect) if redirect.is_closed() => {
             tracker.is_broken = true;
@@ -359,22 +405,5 @@ fn invalidate(tracker: &mut Tracker, id: u64, keys: Option<&[&[u8]]>, after: u64
     if protocol == Protocol::Resp2 && (receiver.id() == id || !receiver.is_subscribed()) {
         return;
     }
-    let mut message = Encoded::new(|reply: &mut Reply<'_>| {
-        if protocol == Protocol::Resp3 {
-            reply.push(2);
-            reply.bulk(b"invalidate");
-        } else {
-            reply.push(3);
-            reply.bulk(b"message");
-            reply.bulk(INVALIDATE);
-        }
-        match keys {
-            Some(keys) => {
-                reply.array(keys.len());
-                keys.iter().for_each(|key| reply.bulk(key));
-            }
-            None => reply.null(),
-        }
-    });
     receiver.push(message.of(protocol), after, limits);
 }

@@ -56,6 +56,9 @@ struct Readers {
     ids: BTreeSet<u64>,
 }
 
+/// A key that is remembered no more, and who is to be told.
+pub(super) type Forgotten = (Arc<[u8]>, Vec<u64>);
+
 pub(super) struct Table {
     trackers: BTreeMap<u64, Tracker>,
     readers: HashMap<Arc<[u8]>, Readers>,
@@ -81,8 +84,10 @@ impl Table {
         }
     }
 
-    pub(super) fn set_keys_max(&mut self, keys_max: usize) {
+    /// Says how many keys are remembered at most; what there is beyond gives way as in [`Table::remember`].
+    pub(super) fn set_keys_max(&mut self, keys_max: usize) -> Vec<Forgotten> {
         self.keys_max = keys_max;
+        self.shrink()
     }
 
     pub(super) fn has_trackers(&self) -> bool {
@@ -140,7 +145,7 @@ impl Table {
 
     /// Remembers that a client has read a key. Where the table is full, keys chosen at random give way: they are returned,
     /// with those who must be told.
-    pub(super) fn remember(&mut self, key: &[u8], id: u64) -> Vec<(Arc<[u8]>, Vec<u64>)> {
+    pub(super) fn remember(&mut self, key: &[u8], id: u64) -> Vec<Forgotten> {
         if !self.trackers.contains_key(&id) {
             return Vec::new();
         }
@@ -152,6 +157,10 @@ impl Table {
         self.readers.insert(Arc::clone(&key), Readers { at: self.keys.len(), ids: BTreeSet::from([id]) });
         self.keys.push(key);
         self.items += 1;
+        self.shrink()
+    }
+
+    fn shrink(&mut self) -> Vec<Forgotten> {
         let mut evicted = Vec::new();
         while self.keys_max > 0 && self.keys.len() > self.keys_max {
             let at = crate::context::next_random(&mut self.random) % self.keys.len() as u64;
@@ -214,10 +223,11 @@ mod tests {
     #[test]
     fn a_full_table_gives_keys_up_and_says_whom_to_tell() {
         let mut table = Table::new();
-        table.set_keys_max(10);
+        assert!(table.set_keys_max(10).is_empty());
         tracking(&mut table, 1);
         let evicted: usize = (0..100u8).map(|n| table.remember(&[n], 1).len()).sum();
         assert_eq!((evicted, table.counts()), (90, [1, 10, 10, 0]));
+        assert_eq!(table.set_keys_max(4).len(), 6, "a lower bound holds at once");
         let left: Vec<Arc<[u8]>> = table.keys.clone();
         assert!(left.iter().all(|key| table.forget(key) == [1]));
     }
