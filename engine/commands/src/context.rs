@@ -169,7 +169,8 @@ impl<'a, 'k> Data<'a, 'k> {
     fn remove_expired(&mut self, db: u16, hash: KeyHash, key: &[u8]) {
         let shard = self.locked.shard_mut(hash);
         shard.touch(db, key);
-        shard.database_mut(db).remove(hash.0, key);
+        let removed = shard.database_mut(db).remove(hash.0, key);
+        removed.into_iter().for_each(|entry| self.locked.keyspace().discards.put(entry));
         self.effects.note_removed(db, hash, key, (Interest::EXPIRED, "expired"));
         self.lookups.expired += 1;
     }
@@ -356,7 +357,9 @@ impl<'a, 'k> Data<'a, 'k> {
         let hash = self.hash(entry.key());
         self.notify_new_in(db, entry.key());
         self.changed_in(db, entry.key());
-        self.locked.shard_mut(hash).database_mut(db).insert(hash.0, entry, |key| keyspace.hash(key).0);
+        let database = self.locked.shard_mut(hash).database_mut(db);
+        let replaced = database.insert(hash.0, entry, |key| keyspace.hash(key).0);
+        replaced.into_iter().for_each(|entry| keyspace.discards.put(entry));
     }
 
     /// Says what is recorded of a key's uses.
@@ -376,6 +379,14 @@ impl<'a, 'k> Data<'a, 'k> {
         Some(entry)
     }
 
+    /// Removes a key; false when there is no such key. A value that takes long to free is freed elsewhere.
+    pub fn delete(&mut self, key: &[u8]) -> bool {
+        let removed = self.remove(key);
+        let found = removed.is_some();
+        removed.into_iter().for_each(|entry| self.keyspace().discards.put(entry));
+        found
+    }
+
     /// Sets or clears the expiry of a key; false when there is no such key.
     pub fn set_expire_at_ms(&mut self, key: &[u8], at: Option<i64>) -> bool {
         let (hash, _) = self.expire(self.db, key);
@@ -391,9 +402,10 @@ impl<'a, 'k> Data<'a, 'k> {
         found
     }
 
-    /// Removes every key of a database; returns how many there were. All shards are held.
-    pub fn flush(&mut self, db: u16) -> usize {
-        let removed = self.locked.flush(db);
+    /// Removes every key of a database; returns how many there were. All shards are held. The memory goes back at once, or
+    /// soon after where `later` lets it.
+    pub fn flush(&mut self, db: u16, later: bool) -> usize {
+        let removed = self.locked.flush(db, later);
         self.effects.news().flushed();
         self.effects.note_whole(removed as u64);
         removed

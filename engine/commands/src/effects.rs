@@ -7,6 +7,9 @@ use cairn_resp::push_command;
 
 use crate::hub::{Hub, Interest, News};
 
+/// Memory for effects that is kept for those of the next command.
+const BYTES_KEPT: usize = 64 << 10;
+
 /// How many fields one effect removes that expired at once.
 const FIELDS_MAX: usize = 256;
 
@@ -56,6 +59,14 @@ impl Effects {
         self.changed.clear();
         (self.count, self.db, self.whole, self.explicit, self.dirty, self.changes) =
             (0, None, false, false, false, 0);
+    }
+
+    /// Gives back the memory of large effects, once they are appended: each thread keeps what it has for the next command.
+    #[inline]
+    pub fn release(&mut self) {
+        if self.bytes.capacity() > BYTES_KEPT {
+            self.bytes = Vec::new();
+        }
     }
 
     #[inline]

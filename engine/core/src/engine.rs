@@ -14,7 +14,7 @@ use cairn_commands::{
 use cairn_format::Lsn;
 use cairn_journal::{Admission, AdmissionWait, Fsync, Poisoned, WaitDurable};
 use cairn_keyspace::types::Limits;
-use cairn_keyspace::{KeyHash, Keyspace, Locked, SHARDS};
+use cairn_keyspace::{Discards, KeyHash, Keyspace, Locked, SHARDS};
 use parking_lot::{Mutex, RwLock};
 
 use crate::archive::Archive;
@@ -281,6 +281,10 @@ impl Engine {
             key_save_delay: AtomicI64::new(0),
             copy_limit: Mutex::new(options.copy_limit),
         };
+        let attention = Attention::new(Attention::LOADING);
+        attention.set(Attention::MEMORY, options.memory.bytes > 0);
+        let keyspace = Keyspace::new(options.databases);
+        serve_discards(&keyspace.discards);
         Ok(Self(Arc::new(Inner {
             keyspace: Keyspace::new(options.databases),
             log: Log::default(),
@@ -817,6 +821,7 @@ impl Inner {
         self.statistics.dirty.fetch_add(effects.changes(), Ordering::Relaxed);
         let (db, bytes) = effects.finish();
         let lsn = self.log.append(db, bytes, now_ms);
+        effects.release();
         if !self.settings.always.load(Ordering::Acquire) {
             return Lsn::ZERO;
         }
@@ -960,8 +965,21 @@ impl Drop for AbortOnPanic {
     }
 }
 
+/// Starts the thread that frees what takes long. Where there can be none it is freed by those who remove it.
+fn serve_discards(discards: &Arc<Discards>) {
+    discards.open();
+    let served = Arc::clone(discards);
+    if let Err(error) =
+        std::thread::Builder::new().name("cairn-free".to_owned()).spawn(move || served.serve())
+    {
+        tracing::warn!(%error, "large values are freed by the commands that remove them");
+        discards.close();
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.keyspace.discards.close();
         // An engine that was shut down has nothing left to flush; one that was merely dropped ends as cleanly.
         if let Err(error) = self.log.shutdown() {
             tracing::error!(%error, "the journal could not be closed cleanly");

@@ -69,6 +69,7 @@ impl Host for EngineHost<'_> {
         self.engine.observed.errors.reset();
         self.engine.acl.reset_denied();
         self.engine.eviction.reset_statistics();
+        self.engine.keyspace.discards.reset_statistics();
         self.process.reset_statistics();
     }
     fn info(&self, sections: &[&str], keyspace: &Locked<'_>) -> String {

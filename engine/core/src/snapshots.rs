@@ -674,7 +674,7 @@ pub(crate) fn load_journal(inner: &Inner) -> Result<(), String> {
         inner.keyspace.libraries.set((*found.libraries.get()).clone());
         let found = found.lock_all();
         for db in 0..inner.keyspace.databases() {
-            locked.flush(db);
+            locked.flush(db, false);
             for shard in found.all_shards() {
                 shard
                     .database(db)
@@ -781,7 +781,7 @@ fn load_snapshot(
     if how.flush {
         load_libraries(&inner.keyspace, &libraries)?;
         // Everything could be read, so nothing can be lost between here and the end.
-        (0..inner.keyspace.databases()).for_each(|db| _ = locked.flush(db));
+        (0..inner.keyspace.databases()).for_each(|db| _ = locked.flush(db, false));
     } else {
         libraries.iter().try_for_each(|source| load_library(&inner.keyspace, source))?;
     }

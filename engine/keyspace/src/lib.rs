@@ -8,6 +8,7 @@
 //! It knows values, bytes and milliseconds. It must never know sockets, files, the journal or the command table.
 
 pub mod access;
+mod discards;
 pub mod dumped;
 pub mod encode;
 pub mod entry;
@@ -27,6 +28,7 @@ pub mod waiting;
 
 pub use access::{Access, AccessSettings, Clock};
 pub use cairn_rdb::file::Usage;
+pub use discards::Discards;
 pub use entry::{Entry, Value};
 pub use libraries::{FunctionInfo, Libraries, Library, LibraryMap, read_libraries};
 pub use load::Batch;
@@ -38,6 +40,7 @@ pub use types::Object;
 pub use undurable::Undurable;
 
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering, Ordering::Relaxed};
 
 use parking_lot::Mutex;
@@ -62,6 +65,8 @@ pub struct Keyspace {
     expiry_held_until_ms: AtomicI64,
     /// The function libraries: data beside the keys.
     pub libraries: Libraries,
+    /// What has been removed and takes long to free.
+    pub discards: Arc<Discards>,
 }
 
 /// A key's hash, seeded anew for each process, so that no client can choose keys that collide.
@@ -90,6 +95,7 @@ impl Keyspace {
             held_long: AtomicUsize::new(0),
             expiry_held_until_ms: AtomicI64::new(0),
             libraries: Libraries::default(),
+            discards: Arc::default(),
         }
     }
 

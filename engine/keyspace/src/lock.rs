@@ -250,17 +250,25 @@ impl<'k> Locked<'k> {
         digest.finish()
     }
 
-    /// Removes every key of a database; returns how many there were.
+    /// Removes every key of a database; returns how many there were. Their memory is free when this returns, or, where
+    /// `later` lets it, soon after.
     ///
     /// # Panics
     /// When not all shards are held.
-    pub fn flush(&mut self, db: u16) -> usize {
+    pub fn flush(&mut self, db: u16, later: bool) -> usize {
         let removed = self.len(db);
         let keyspace = self.keyspace;
+        let mut databases = Vec::new();
         for shard in 0..SHARDS {
             let shard = self.shard_at_mut(shard);
             shard.touch_all(db, |key| keyspace.hash(key).0);
-            *shard.database_mut(db) = crate::Database::default();
+            let database = std::mem::take(shard.database_mut(db));
+            if later && !database.is_empty() {
+                databases.push(database);
+            }
+        }
+        if !databases.is_empty() {
+            keyspace.discards.put_databases(databases);
         }
         removed
     }

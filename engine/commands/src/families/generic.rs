@@ -55,7 +55,7 @@ const EMBEDDED_MAX: usize = 44;
 fn del(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let mut removed = 0;
     for key in &args[1..] {
-        if ctx.data.remove(key).is_some() {
+        if ctx.data.delete(key) {
             ctx.data.notify(Interest::GENERIC, "del", key);
             removed += 1;
         }

@@ -100,8 +100,8 @@ fn dbsize(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
     Ok(())
 }
 
-/// SYNC and ASYNC mean the same here: the memory goes back when the command ends.
-fn check_flush_mode(args: &[&[u8]]) -> CommandResult {
+/// Whether the memory may go back after the command has ended.
+fn is_async(args: &[&[u8]]) -> Result<bool, CommandError> {
     match args {
         [_] => Ok(()),
         [_, mode] if is(mode, "sync") || is(mode, "async") => Ok(()),
@@ -110,18 +110,18 @@ fn check_flush_mode(args: &[&[u8]]) -> CommandResult {
 }
 
 fn flushdb(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    check_flush_mode(args)?;
+    let later = is_async(args)?;
     let db = ctx.data.db;
-    ctx.data.flush(db);
+    ctx.data.flush(db, later);
     ctx.data.effect(&[b"FLUSHDB"]);
     ctx.reply.ok();
     Ok(())
 }
 
 fn flushall(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
-    check_flush_mode(args)?;
+    let later = is_async(args)?;
     for db in 0..ctx.data.keyspace().databases() {
-        ctx.data.flush(db);
+        ctx.data.flush(db, later);
     }
     ctx.data.effect(&[b"FLUSHALL"]);
     ctx.reply.ok();

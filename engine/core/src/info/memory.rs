@@ -55,15 +55,15 @@ pub(super) fn section(inner: &Inner, memory: &Memory, line: &mut dyn FnMut(Argum
     line(format_args!("mem_not_counted_for_evict:{}", memory.journal));
     line(format_args!("mem_clients_normal:{}", memory.clients));
     line(format_args!("mem_aof_buffer:{}", memory.journal));
-    // There are no replicas and no cluster, nothing is moved about in memory, and what is removed is freed at once.
+    line(format_args!("lazyfree_pending_objects:{}", inner.keyspace.discards.pending()));
+    line(format_args!("lazyfreed_objects:{}", inner.keyspace.discards.freed()));
+    // There are no replicas and no cluster, and nothing is moved about in memory.
     for name in [
         "mem_replication_backlog",
         "mem_total_replication_buffers",
         "mem_clients_slaves",
         "mem_cluster_links",
         "active_defrag_running",
-        "lazyfree_pending_objects",
-        "lazyfreed_objects",
     ] {
         line(format_args!("{name}:0"));
     }
