@@ -12,7 +12,7 @@ use cairn_resp::Reply;
 
 use crate::dispatch::{Strayed, Tools};
 use crate::effects::Effects;
-use crate::error::CommandError;
+use crate::error::{CommandError, CommandResult};
 use crate::host::{Host, Job};
 use crate::hub::Interest;
 use crate::session::Session;
@@ -40,6 +40,32 @@ pub struct Context<'a, 'k> {
     pub in_script: bool,
     /// What a script touches beyond the keys it declared.
     pub strayed: Strayed,
+}
+
+impl Context<'_, '_> {
+    /// With more bytes of replies than this the client is disconnected (`client-output-buffer-limit`).
+    pub fn reply_max(&self) -> usize {
+        match self.host.hub().output_limits().normal.hard_bytes {
+            0 => usize::MAX,
+            bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Ends a command early whose reply has become longer than that, so that no memory goes into what nobody will read: the
+    /// connection ends without it.
+    ///
+    /// # Errors
+    /// For a script, which goes on.
+    #[cold]
+    pub fn give_up_reply(&mut self) -> CommandResult {
+        if self.in_script {
+            return Err(CommandError::other(
+                "ERR the reply is longer than client-output-buffer-limit allows",
+            ));
+        }
+        (self.session.reply_given_up, self.session.closing) = (true, true);
+        Ok(())
+    }
 }
 
 /// Counters of keyspace lookups, as INFO shows them.

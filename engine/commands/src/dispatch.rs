@@ -557,11 +557,14 @@ impl Context<'_, '_> {
 
     /// Runs what a transaction queued.
     pub(crate) fn run_queue(&mut self, transaction: &Transaction) {
+        /// It is not asked what the bound is for replies up to here.
+        const REPLY_LOOKED_AT: usize = 64 << 10;
         self.in_transaction = true;
         self.reply.array(transaction.queue.len());
         for args in &transaction.queue {
             let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
             let Some(spec) = resolve(&args) else { continue };
+            let start = self.reply.len();
             // What a user may do can have changed since the command was queued.
             match acl::permit(self.session, self.host, spec, &args, Place::Exec) {
                 Ok(()) => self.run_inner(spec, &args),
@@ -571,6 +574,13 @@ impl Context<'_, '_> {
                     }
                     self.reply.error(&refusal.to_string());
                 }
+            }
+            // What has been queued takes effect, read or not.
+            if self.session.reply_given_up {
+                self.reply.truncate(start);
+            } else if self.reply.len() > REPLY_LOOKED_AT && self.reply.len() > self.reply_max() {
+                // Nothing has gone wrong for the command.
+                let _ = self.give_up_reply();
             }
         }
         self.in_transaction = false;

@@ -29,6 +29,8 @@ pub struct Session {
     pub watches: Vec<Watch>,
     /// Set by QUIT: the connection ends behind the reply.
     pub closing: bool,
+    /// A reply became longer than may wait for the client: the connection ends, and none of it is sent.
+    pub reply_given_up: bool,
     /// Where others put messages for this client.
     pub inbox: Arc<Inbox>,
     /// What it has subscribed to, if anything.
@@ -99,6 +101,7 @@ impl Session {
             transaction: None,
             watches: Vec::new(),
             closing: false,
+            reply_given_up: false,
             inbox: Arc::new(Inbox::new(id)),
             subscriptions: None,
             tracking: None,

@@ -221,6 +221,9 @@ impl<'s, S: Stream> Connection<'s, S> {
                     meter.stop();
                     // Who reads the last reply knows that nothing reaches this client any more.
                     self.outbox.inbox.close();
+                    if self.session.reply_given_up {
+                        return Err(self.outbox.give_up());
+                    }
                     break 'batch Next::Close;
                 }
                 if self.outbox.bytes.len() >= replies_held {
@@ -417,16 +420,18 @@ impl<S: Stream> Outbox<'_, S> {
     /// Writes what there is before more is made, unless it is more than a client may let wait.
     #[cold]
     async fn make_room(&mut self, replies_max: usize) -> io::Result<()> {
-        if self.bytes.len() < replies_max {
-            return self.flush().await;
-        }
+        if self.bytes.len() < replies_max { self.flush().await } else { Err(self.give_up()) }
+    }
+
+    /// Ends the connection of a client that is to read more than may wait for it, and sends none of that.
+    fn give_up(&mut self) -> io::Error {
         tracing::warn!(
             id = self.inbox.id(),
             bytes = self.bytes.len(),
             "closing a client whose replies exceed client-output-buffer-limit"
         );
         self.bytes.clear();
-        Err(io::Error::other("its replies exceed client-output-buffer-limit"))
+        io::Error::other("its replies exceed client-output-buffer-limit")
     }
 
     /// Writes the replies of somebody who has not authenticated: whoever lets so many lie that the socket takes no more is

@@ -221,6 +221,7 @@ fn hscan(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 
 fn hrandfield(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let (count, with_values) = sample_options(args, "withvalues")?;
+    let reply_max = ctx.reply_max();
     let mut random = ctx.data.random_source();
     let hash = ctx.data.read::<Hash>(args[1])?;
     let reply = &mut ctx.reply;
@@ -233,6 +234,9 @@ fn hrandfield(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             pairs_header(reply, count.unsigned_abs() as usize, with_values);
             for _ in 0..count.unsigned_abs() {
                 hash.random(&mut random).into_iter().for_each(|pair| bulk_pair(reply, pair, with_values));
+                if reply.len() > reply_max {
+                    return ctx.give_up_reply();
+                }
             }
         }
         (Some(count), Some(hash)) => {
@@ -264,7 +268,35 @@ fn bulk_pair(reply: &mut Reply<'_>, (field, value): (Item<'_>, Item<'_>), with_v
 mod tests {
     use cairn_resp::Protocol;
 
+    use crate::hub::{OutputLimit, OutputLimits};
     use crate::testing::Engine;
+
+    #[test]
+    fn a_reply_longer_than_may_wait_for_the_client_is_given_up_while_it_is_made() {
+        let normal = OutputLimit { hard_bytes: 100_000, ..OutputLimit::default() };
+        let limits = OutputLimits { normal, ..OutputLimits::default() };
+        let many =
+            ["HRANDFIELD h -999999999", "SRANDMEMBER s -999999999", "ZRANDMEMBER z -999999999 WITHSCORES"];
+        for command in many {
+            let mut engine = Engine::new();
+            engine.check("HSET h a b -> :1\nSADD s a -> :1\nZADD z 1 a -> :1");
+            engine.hub.set_output_limits(limits);
+            let words: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+            assert!((100_000..101_000).contains(&engine.run(&words).len()), "{command}");
+            assert!(engine.session.reply_given_up && engine.session.closing);
+        }
+        let mut engine = Engine::new();
+        engine.check("HSET h a b -> :1");
+        engine.hub.set_output_limits(limits);
+        let script = format!("return redis.pcall('{}')['err']", many[0].replace(' ', "','"));
+        let heard = engine.run(&[b"EVAL", script.as_bytes(), b"1", b"h"]);
+        assert!(String::from_utf8_lossy(&heard).contains("longer than client-output-buffer-limit allows"));
+        assert!(!engine.session.reply_given_up);
+        engine.check(&format!("MULTI -> +OK\n{} -> +QUEUED\nSET k v -> +QUEUED", many[0]));
+        engine.say("EXEC");
+        assert!(engine.session.reply_given_up);
+        engine.check("GET k -> $1 v");
+    }
 
     #[test]
     fn replies_are_those_of_redis() {

@@ -142,7 +142,7 @@ fn srandmember(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         [_, _, count] => Some(sample_size(count)?),
         _ => return Err(CommandError::Syntax),
     };
-    let mut random = ctx.data.random_source();
+    let (mut random, reply_max) = (ctx.data.random_source(), ctx.reply_max());
     let set = ctx.data.read::<Set>(args[1])?;
     let reply = &mut ctx.reply;
     match (count, set) {
@@ -155,6 +155,9 @@ fn srandmember(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             reply.array(count.unsigned_abs() as usize);
             for _ in 0..count.unsigned_abs() {
                 set.random(&mut random).into_iter().for_each(|member| bulk_item(reply, member));
+                if reply.len() > reply_max {
+                    return ctx.give_up_reply();
+                }
             }
         }
         (Some(count), Some(set)) => {

@@ -397,6 +397,7 @@ fn zscan(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 
 fn zrandmember(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let (count, with_scores) = sample_options(args, "withscores")?;
+    let reply_max = ctx.reply_max();
     let mut random = ctx.data.random_source();
     let zset = ctx.data.read::<Zset>(args[1])?;
     let reply = &mut ctx.reply;
@@ -410,6 +411,9 @@ fn zrandmember(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
             members_header(reply, count.unsigned_abs() as usize, with_scores);
             for _ in 0..count.unsigned_abs() {
                 zset.random(&mut random).into_iter().for_each(|one| reply_member(reply, one, with_scores));
+                if reply.len() > reply_max {
+                    return ctx.give_up_reply();
+                }
             }
         }
         (Some(count), Some(zset)) => {
