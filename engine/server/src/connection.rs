@@ -12,10 +12,10 @@ use cairn_engine::{Inbox, Job, Lsn, Outcome, Poisoned, Replies, Route, Session};
 use cairn_resp::{Limits, Parser, Reply};
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -53,7 +53,13 @@ pub(crate) async fn serve<S: Stream>(server: Arc<Server>, stream: S, session: Se
 }
 
 /// Lets messages of others wake this task, and end it where too many wait.
-async fn attach(client: &Arc<Client>) {
+async fn attach(server: &Arc<Server>, client: &Arc<Client>) {
+    let (weak, clients) = (Arc::downgrade(client), Arc::downgrade(server));
+    let grew = move || {
+        if let Some((client, server)) = weak.upgrade().zip(clients.upgrade()) {
+            server.clients.note_growth(&client);
+        }
+    };
     let weak = Arc::downgrade(client);
     let overflowed = move |bytes| {
         if let Some(client) = weak.upgrade() {
@@ -97,6 +103,7 @@ impl<S: Stream> Drop for Connection<'_, S> {
 /// Replies on their way out.
 pub(crate) struct Outbox<'s, S> {
     server: &'s Server,
+    client: &'s Client,
     pub(crate) stream: S,
     pub(crate) bytes: Vec<u8>,
     /// The replies wait until the journal is durable up to here.
@@ -120,6 +127,7 @@ impl<'s, S: Stream> Connection<'s, S> {
             used: 0,
             outbox: Outbox {
                 server,
+                client,
                 stream,
                 bytes: Vec::new(),
                 hold: Lsn::ZERO,
@@ -166,6 +174,9 @@ impl<'s, S: Stream> Connection<'s, S> {
         } else {
             self.input.reserve(room);
         }
+        if !self.outbox.early.is_empty() {
+            return Ok(Some(self.take_early()));
+        }
         let (stream, inbox) = (&mut self.outbox.stream, &self.outbox.inbox);
         let read = poll_fn(|context| match pin!(stream.read_buf(&mut self.input)).poll(context) {
             Poll::Pending if inbox.is_filled() => Poll::Ready(Ok(None)),
@@ -188,6 +199,14 @@ impl<'s, S: Stream> Connection<'s, S> {
         self.server.clients.note_memory(self.client);
         // Evicted: what it has sent is not run any more.
         Ok(Some(if self.client.is_doomed.load(Relaxed) { 0 } else { count }))
+    }
+
+    /// Takes what arrived while replies were written as if it had been read now.
+    #[cold]
+    fn take_early(&mut self) -> usize {
+        let early = std::mem::take(&mut self.outbox.early);
+        self.input.extend_from_slice(&early);
+        early.len()
     }
 
     /// Runs all requests that are whole and writes their replies.
@@ -447,6 +466,50 @@ impl<S: Stream> Outbox<'_, S> {
         .await
     }
 
+    /// Writes what there is. Where the client does not read yet, what it sends is kept for later: one that reads only when
+    /// it has sent everything would otherwise wait for ever, and so would its connection.
+    async fn write(&mut self) -> io::Result<()> {
+        let (mut written, mut may_come) = (0, true);
+        poll_fn(|context| {
+            while let Some(rest @ [_, ..]) = self.bytes.get(written..) {
+                match Pin::new(&mut self.stream).poll_write(context, rest) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(count)) => written += count,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending if may_come => match self.keep_what_comes(context) {
+                        Poll::Ready(Ok(())) => may_come = false,
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => return Poll::Pending,
+                    },
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Reads for later what has arrived; ready when nothing more will. As much is kept as a request may be long.
+    #[cold]
+    fn keep_what_comes(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.early.len() > self.server.hot.query_buffer.load(Relaxed) {
+                return Poll::Ready(Err(io::Error::other("it sends without reading, more than may wait")));
+            }
+            self.early.reserve(BUFFER);
+            match pin!(self.stream.read_buf(&mut self.early)).poll(context) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(count)) => {
+                    self.server.stats.input_bytes_total.fetch_add(count as u64, Relaxed);
+                    self.client.query_bytes.fetch_add(count, Relaxed);
+                    self.server.clients.note_memory(self.client);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
     /// Writes the replies once what they tell of is durable.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         if self.bytes.is_empty() {
@@ -461,7 +524,11 @@ impl<S: Stream> Outbox<'_, S> {
             return Err(io::Error::other("the journal failed under an unanswered write"));
         }
         self.inbox.set_unwritten(self.bytes.len());
-        self.stream.write_all(&self.bytes).await?;
+        if self.bytes.len() > BUFFER_KEPT {
+            // It may be long before the client has read that.
+            self.server.clients.note_memory(self.client);
+        }
+        self.write().await?;
         self.inbox.set_unwritten(0);
         let stats = &self.server.stats;
         stats.writes_total.fetch_add(1, Relaxed);

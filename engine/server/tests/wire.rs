@@ -300,3 +300,101 @@ fn wrong_settings_are_refused() {
         assert!(error.contains(text), "{error}");
     }
 }
+
+/// A client that sent more than the sockets hold before it read a reply waited for ever: the server waited for it to read,
+/// and read nothing meanwhile. Libraries send their pipelines like that.
+#[test]
+fn a_client_may_send_everything_before_it_reads_anything() {
+    const REQUESTS: usize = 20_000;
+    let server = Running::start(&["--appendonly", "no"]);
+    let mut client = server.client();
+    client.stream.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+    assert_eq!(client.ask(&format!("SET key {}", "x".repeat(1_000))), ok());
+    let request = format!("GET key{}\r\n", " ".repeat(100));
+    client.send(format!("{}INCR after\r\n", request.repeat(REQUESTS)).as_bytes());
+    for _ in 0..REQUESTS {
+        assert_eq!(client.reply(), bulk(&"x".repeat(1_000)));
+    }
+    assert_eq!(client.reply(), Value::Integer(1));
+}
+
+/// A field of INFO.
+fn info(client: &mut Client, field: &str) -> String {
+    let Value::Bulk(text) = client.ask("INFO") else { panic!("INFO is a text") };
+    let text = String::from_utf8(text).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("INFO has no {field}: {text}")).to_owned()
+}
+
+/// Waits until a field of INFO has a value.
+fn info_becomes(client: &mut Client, field: &str, value: &str) {
+    let begun = Instant::now();
+    while info(client, field) != value {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{field} does not become {value}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// While one that trims the journal is being written, no other is promised; when there is no journal any more, it ends.
+#[test]
+fn a_rewrite_is_refused_while_one_runs_and_ends_with_the_journal() {
+    let server = Running::start(&["--appendonly", "yes"]);
+    let mut client = server.client();
+    assert_eq!(client.ask("SET key value"), ok());
+    // So that it takes a minute.
+    assert_eq!(client.ask("CONFIG SET rdb-key-save-delay 60000000"), ok());
+    let started = Value::Simple("Background append only file rewriting started".into());
+    assert_eq!(client.ask("BGREWRITEAOF"), started);
+    assert_eq!(client.error("BGREWRITEAOF"), "ERR Background append only file rewriting already in progress");
+    assert_eq!(client.ask("CONFIG SET appendonly no"), ok());
+    info_becomes(&mut client, "aof_enabled", "0");
+    info_becomes(&mut client, "rdb_bgsave_in_progress", "0");
+    // It has not failed, so nothing is refused because of it.
+    assert_eq!(info(&mut client, "rdb_last_bgsave_status"), "ok");
+    assert_eq!(client.ask("CONFIG SET rdb-key-save-delay 0"), ok());
+}
+
+/// Whoever reads what is evicted hears of that before the reply of the command that found memory short, whichever it is.
+#[test]
+fn any_command_makes_room_and_its_client_hears_first_of_what_went() {
+    let server = Running::start(&["--appendonly", "no"]);
+    let mut client = server.client();
+    client.ask("HELLO 3");
+    assert_eq!(client.ask("CLIENT TRACKING ON"), ok());
+    let used: u64 = info(&mut client, "used_memory").parse().unwrap();
+    // The housekeeping would do it soon after.
+    assert_eq!(client.ask("CONFIG SET hz 1"), ok());
+    assert_eq!(
+        client.ask(&format!("CONFIG SET maxmemory {} maxmemory-policy volatile-random", used + (200 << 10))),
+        ok()
+    );
+    assert_eq!(client.ask("SETEX volatile 10000 x"), ok());
+    assert_eq!(client.ask("GET volatile"), bulk("x"));
+    assert_eq!(client.ask("SETBIT large 8000000 0"), Value::Integer(0));
+    let gone = Value::Push(vec![bulk("invalidate"), Value::Array(vec![bulk("volatile")])]);
+    assert_eq!(client.ask("GETBIT large 0"), gone);
+    assert_eq!(client.reply(), Value::Integer(0));
+    assert_eq!(info(&mut client, "evicted_keys"), "1");
+}
+
+/// What takes long to free is freed after the reply, and INFO counts it.
+#[test]
+fn large_values_are_freed_in_the_background() {
+    let server = Running::start(&["--appendonly", "no"]);
+    let mut client = server.client();
+    let used: u64 = info(&mut client, "used_memory").parse().unwrap();
+    let fill = |client: &mut Client| {
+        let mut request = String::from("*50002\r\n$4\r\nSADD\r\n$5\r\nlarge\r\n");
+        (0..50_000).for_each(|n| request.push_str(&format!("$12\r\nmember:{n:05}\r\n")));
+        client.send(request.as_bytes());
+        assert_eq!(client.reply(), Value::Integer(50_000));
+    };
+    for (end, objects) in [("UNLINK large", 1), ("FLUSHALL ASYNC", 2)] {
+        fill(&mut client);
+        client.ask(end);
+        info_becomes(&mut client, "lazyfreed_objects", &objects.to_string());
+        assert_eq!(info(&mut client, "lazyfree_pending_objects"), "0");
+        let after: u64 = info(&mut client, "used_memory").parse().unwrap();
+        assert!(after < used + (1 << 20), "{end}: {used} before, {after} after");
+    }
+}
