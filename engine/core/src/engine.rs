@@ -8,8 +8,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use cairn_commands::acl::Acl;
 use cairn_commands::observed::Observed;
 use cairn_commands::{
-    CommandSpec, Decision, Effects, Flags, Hub, Job, LockPlan, Lookups, Reply, Route, Session, Tools, Watch,
-    decide, expire_shard, may_write, run, script::Scripts,
+    CommandSpec, Decision, Effects, Flags, Hub, Job, LockPlan, Lookups, Replies, Reply, Route, Session,
+    Tools, Watch, decide, expire_shard, may_write, run, script::Scripts,
 };
 use cairn_format::Lsn;
 use cairn_journal::{Admission, AdmissionWait, Fsync, Poisoned, WaitDurable};
@@ -18,6 +18,7 @@ use cairn_keyspace::{Discards, KeyHash, Keyspace, Locked, SHARDS};
 use parking_lot::{Mutex, RwLock};
 
 use crate::archive::Archive;
+use crate::attention::Attention;
 use crate::blocked::{self, Blocked, Waiters};
 use crate::catalog::Catalog;
 use crate::error::{OpenError, SaveError};
@@ -41,6 +42,7 @@ pub struct Engine(pub(crate) Arc<Inner>);
 type Remaining = (KeyHash, Box<dyn FnOnce(&mut Locked<'_>) + Send>);
 
 pub(crate) struct Inner {
+    attention: Attention,
     pub(crate) keyspace: Keyspace,
     pub(crate) log: Log,
     pub(crate) archive: Archive,
@@ -286,7 +288,8 @@ impl Engine {
         let keyspace = Keyspace::new(options.databases);
         serve_discards(&keyspace.discards);
         Ok(Self(Arc::new(Inner {
-            keyspace: Keyspace::new(options.databases),
+            attention,
+            keyspace,
             log: Log::default(),
             archive: Archive::default(),
             snapshots: Snapshots::new(),
@@ -340,6 +343,7 @@ impl Engine {
     /// From here on all keys are served.
     pub fn serve(&self) {
         self.0.loading.end();
+        self.0.attention.set(Attention::LOADING, false);
     }
 
     /// Whether keys are not served yet.
@@ -419,9 +423,7 @@ impl Engine {
         if inner.scripts.is_busy() && refuse_while_busy(&inner.scripts, session, args, reply) {
             return Outcome::Done { hold: Lsn::ZERO };
         }
-        if inner.loading.is_on() && loading::refuse(session, args, reply) {
-            LAST_START_US.set(NOT_RUN);
-            inner.observed.errors.note(loading::ERROR);
+        if inner.attention.is_asked_for() && self.attend(session, args, reply) {
             return Outcome::Done { hold: Lsn::ZERO };
         }
         let host = EngineHost { engine: &self.0, process };
@@ -503,6 +505,28 @@ impl Engine {
             None if session.closing => Outcome::Close { hold },
             None => Outcome::Done { hold },
         }
+    }
+
+    /// What comes before a command while the data is being loaded, or memory is limited; whether that was the answer.
+    #[cold]
+    fn attend(&self, session: &mut Session, args: &[&[u8]], reply: &mut Reply<'_>) -> bool {
+        let inner = &*self.0;
+        if inner.loading.is_on() && loading::refuse(session, args, reply) {
+            LAST_START_US.set(NOT_RUN);
+            inner.observed.errors.note(loading::ERROR);
+            return true;
+        }
+        // As in Redis any command makes room, so that none shows more in use than may be, and a client hears of what it had
+        // read and that had to go before it has its reply.
+        if inner.is_over_limit() {
+            inner.is_out_of_memory();
+            if session.replies == Replies::On && session.inbox.is_filled() {
+                let mut messages = Vec::new();
+                session.inbox.take(&mut messages);
+                reply.raw(&messages);
+            }
+        }
+        false
     }
 
     /// Answers a write that is not let in.
@@ -674,6 +698,7 @@ impl Engine {
     pub fn set_memory(&self, memory: MemoryLimit) {
         self.0.keyspace.access().set(memory.access());
         self.0.eviction.set(memory);
+        self.0.attention.set(Attention::MEMORY, is_limited);
     }
 
     /// Changes when the journal is trimmed by itself.

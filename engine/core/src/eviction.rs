@@ -75,6 +75,10 @@ impl EvictionPolicy {
     }
 }
 
+/// So much is kept free for what INFO itself holds while it looks, the locks of all shards, so that it does not find more in
+/// use than may be.
+const WORKING_BYTES: u64 = 4 << 10;
+
 /// How much memory may be in use, and what happens beyond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryLimit {
@@ -136,6 +140,8 @@ enum Room {
 pub(crate) struct Eviction {
     /// Apart, so that without a limit nothing else is looked at.
     limited: AtomicBool,
+    /// The limit again where keys go when it is exceeded, for those who only look; 0: none.
+    limit_bytes: AtomicU64,
     settings: RwLock<Arc<MemoryLimit>>,
     heap: Option<Arc<dyn Heap>>,
     usage: Usage,
@@ -156,6 +162,7 @@ impl Eviction {
     pub(crate) fn new(limit: &MemoryLimit, heap: Option<Arc<dyn Heap>>) -> Self {
         let eviction = Self {
             limited: AtomicBool::new(false),
+            limit_bytes: AtomicU64::new(0),
             settings: RwLock::default(),
             heap,
             usage: Usage::default(),
@@ -174,6 +181,8 @@ impl Eviction {
             *self.pool.lock() = Pool::default();
         }
         let limited = limit.bytes > 0;
+        let evicting = if limit.policy == EvictionPolicy::NoEviction { 0 } else { limit.bytes };
+        self.limit_bytes.store(evicting, Ordering::Relaxed);
         *self.settings.write() = Arc::new(limit);
         // Before a limit counts, it must be known how much is in use.
         self.heap.iter().filter(|_| limited).for_each(|heap| _ = self.usage.ask(&**heap));
@@ -232,7 +241,7 @@ impl Usage {
     fn update(&self, heap: &dyn Heap) -> i64 {
         let (answer, balance) = (self.answer.load(Ordering::Relaxed), heap.thread_balance());
         let (counted_since, before) = COUNTED.replace((answer, balance));
-        if counted_since == answer {
+        if counted_since == answer && balance != before {
             self.bytes.fetch_add(balance - before, Ordering::Relaxed) + (balance - before)
         } else {
             self.bytes.load(Ordering::Relaxed)
@@ -350,6 +359,14 @@ impl Inner {
             && self.make_room(None) == Room::None
     }
 
+    /// Whether more seems to be in use than may be: quick, and close enough to ask before any command.
+    pub(crate) fn is_over_limit(&self) -> bool {
+        let eviction = &self.eviction;
+        let Some(heap) = &eviction.heap else { return false };
+        let limit = eviction.limit_bytes.load(Ordering::Relaxed);
+        limit > 0 && u64::try_from(eviction.usage.update(&**heap)).unwrap_or(0) + WORKING_BYTES > limit
+    }
+
     /// Frees memory that no command has asked for, as after a lower limit was set.
     pub(crate) fn evict_some(&self) {
         if self.eviction.limited.load(Ordering::Relaxed) {
@@ -383,7 +400,7 @@ impl Inner {
     fn room(&self, used: i64, settings: &MemoryLimit) -> Room {
         let pending = self.log.end().0.saturating_sub(self.log.durable().0);
         let used = u64::try_from(used).unwrap_or(0).saturating_sub(pending);
-        if used <= settings.bytes { Room::Enough } else { Room::None }
+        if used + WORKING_BYTES <= settings.bytes { Room::Enough } else { Room::None }
     }
 
     fn evict(&self, heap: &dyn Heap, settings: &MemoryLimit, patience: Duration) -> Room {

@@ -63,9 +63,12 @@ const SECTIONS: &[(&str, bool)] = &[
 pub(crate) fn render(inner: &Inner, process: &dyn Process, wanted: &[&str], keyspace: &Locked<'_>) -> String {
     let all = wanted.iter().any(|word| matches!(*word, "all" | "everything"));
     let default = wanted.is_empty() || wanted.contains(&"default");
+    let is_wanted = |section: &str, by_default| all || (default && by_default) || wanted.contains(&section);
+    // Before the text takes memory itself.
+    let figures = is_wanted("memory", true).then(|| figures(inner, process, keyspace));
     let mut text = String::new();
     for (section, by_default) in SECTIONS {
-        if !(all || (default && *by_default) || wanted.contains(section)) {
+        if !is_wanted(section, *by_default) {
             continue;
         }
         if !text.is_empty() {
@@ -79,8 +82,9 @@ pub(crate) fn render(inner: &Inner, process: &dyn Process, wanted: &[&str], keys
         }
         match *section {
             "memory" => {
-                let figures = figures(inner, process, keyspace);
-                memory::section(inner, &figures, &mut |what| line(&mut text, what));
+                figures.iter().for_each(|figures| {
+                    memory::section(inner, figures, &mut |what| line(&mut text, what));
+                });
             }
             "persistence" => persistence::section(inner, &mut |what| line(&mut text, what)),
             "clients" => line(&mut text, format_args!("clients_in_timeout_table:{}", inner.waiters.timed())),

@@ -33,6 +33,7 @@
 //! files, or where backups go.
 
 mod archive;
+mod attention;
 mod blocked;
 mod catalog;
 mod check;

@@ -10,6 +10,7 @@ use crate::metering::Meter;
 use crate::server::Server;
 use cairn_engine::{Inbox, Job, Lsn, Outcome, Poisoned, Replies, Route, Session};
 use cairn_resp::{Limits, Parser, Reply};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -98,6 +99,11 @@ impl<S: Stream> Drop for Connection<'_, S> {
         self.server.engine.end_session(session);
         self.server.clients.remove(self.client.id);
     }
+}
+
+thread_local! {
+    /// Where messages lie while they are written.
+    static DELIVERY: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Replies on their way out.
@@ -415,9 +421,18 @@ impl<S: Stream> Outbox<'_, S> {
     }
 
     /// Writes the messages of others.
+    ///
+    /// They lie in a buffer of the thread on their way: those of each connection would grow with every message to many.
     pub(crate) async fn deliver(&mut self) -> io::Result<()> {
+        if !self.bytes.is_empty() {
+            self.inbox.take(&mut self.bytes);
+            return self.flush().await;
+        }
+        let own = std::mem::replace(&mut self.bytes, DELIVERY.take());
         self.inbox.take(&mut self.bytes);
-        self.flush().await
+        self.flush().await?;
+        DELIVERY.set(std::mem::replace(&mut self.bytes, own));
+        Ok(())
     }
 
     /// Waits for something other than requests; meanwhile messages go out.

@@ -7,6 +7,7 @@ use crate::args::{TimeUnit, integer, is};
 use crate::context::Context;
 use crate::error::{CommandError, CommandResult};
 use crate::glob::glob_matches;
+use crate::host::Host;
 use crate::hub::Interest;
 use crate::keys::{Access, KeySpec};
 use crate::scan::{ScanOptions, cursor, reply_scan};
@@ -400,13 +401,14 @@ fn object(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let word = args[1].to_ascii_lowercase();
     let (now_ms, by_frequency) = (ctx.data.now_ms, ctx.data.clock.by_frequency());
     let access = ctx.data.keyspace().access();
+    let shares_numbers = word != b"refcount" || shares_numbers(ctx.host);
     let Some(entry) = ctx.data.inspect_quietly(args[2]) else {
         ctx.reply.null();
         return Ok(());
     };
     match &word[..] {
         b"encoding" => ctx.reply.bulk(encoding(entry).as_bytes()),
-        b"refcount" => ctx.reply.integer(reference_count(entry)),
+        b"refcount" => ctx.reply.integer(if shares_numbers { reference_count(entry) } else { 1 }),
         b"idletime" if by_frequency => return Err(CommandError::other(NO_IDLE_TIME)),
         b"idletime" => ctx.reply.integer(i64::from(access.idle_seconds(entry.clock(), now_ms))),
         _ if by_frequency => ctx.reply.integer(i64::from(access.frequency(entry.clock(), now_ms))),
@@ -417,6 +419,14 @@ fn object(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 
 const NO_IDLE_TIME: &str = "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.";
 const NO_FREQUENCY: &str = "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.";
+
+/// Redis does not where each needs a record of its uses for itself, to be evicted by.
+fn shares_numbers(host: &dyn Host) -> bool {
+    let settings = host.config_get(&[b"maxmemory", b"maxmemory-policy"]);
+    let is_limited = settings.iter().any(|(name, value)| name == "maxmemory" && value != "0");
+    let by_use = |value: &str| value.ends_with("-lru") || value.ends_with("-lfu");
+    !(is_limited && settings.iter().any(|(name, value)| name == "maxmemory-policy" && by_use(value)))
+}
 
 /// Redis keeps small numbers once for all keys, and calls their count of references the greatest there is.
 const SHARED_NUMBERS: std::ops::Range<i64> = 0..10_000;
