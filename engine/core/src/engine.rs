@@ -674,6 +674,9 @@ impl Engine {
     pub fn set_append_only(&self, on: bool) -> std::io::Result<()> {
         let inner = Arc::clone(&self.0);
         inner.settings.append_only.store(on, Ordering::SeqCst);
+        if !on {
+            inner.snapshots.cancel_rewrite();
+        }
         // From here on INFO shows that something is being written, so that one can wait for it to end.
         let is_announced = inner.snapshots.begin().is_ok();
         let switch = move || match snapshots::switch_journal(&inner, is_announced) {
@@ -697,6 +700,7 @@ impl Engine {
     /// Changes how much memory may be in use, and what happens beyond.
     pub fn set_memory(&self, memory: MemoryLimit) {
         self.0.keyspace.access().set(memory.access());
+        let is_limited = memory.bytes > 0;
         self.0.eviction.set(memory);
         self.0.attention.set(Attention::MEMORY, is_limited);
     }

@@ -115,6 +115,8 @@ struct State {
     /// How many have ended, well or not, and how the last one did.
     ended_total: u64,
     last: Option<Result<SnapshotInfo, String>>,
+    /// The running one was asked for to trim the journal.
+    rewriting: bool,
 }
 
 /// At most one snapshot at a time.
@@ -170,7 +172,7 @@ impl Snapshots {
             return Err(SaveError::Running);
         }
         state.status.running = true;
-        state.cancelled = false;
+        (state.cancelled, state.rewriting) = (false, false);
         state.status.progress_entries = 0;
         state.started = Some(Instant::now());
         Ok(())
@@ -249,6 +251,16 @@ impl Snapshots {
         std::mem::take(&mut state.scheduled) && result.is_ok()
     }
 
+    /// Ends the child that writes if it does so to trim the journal, which is about to end.
+    pub(crate) fn cancel_rewrite(&self) {
+        let mut state = self.state.lock();
+        if state.status.running && state.rewriting {
+            tracing::info!("Killing the AOF rewrite's child: there is no journal to trim any more");
+            (state.cancelled, state.scheduled) = (true, false);
+            state.child.iter().for_each(|child| child.kill());
+        }
+    }
+
     /// Whether the running one is not wanted any more.
     fn is_cancelled(&self) -> bool {
         self.state.lock().cancelled
@@ -301,12 +313,17 @@ pub(crate) fn start(inner: &Arc<Inner>, why: SnapshotReason) -> Result<&'static 
         if why == SnapshotReason::BgSave {
             return Err("ERR Background save already in progress".to_owned());
         }
-        inner.snapshots.state.lock().scheduled = true;
+        let mut state = inner.snapshots.state.lock();
+        if why == SnapshotReason::Rewrite && state.rewriting {
+            return Err("ERR Background append only file rewriting already in progress".to_owned());
+        }
+        state.scheduled = true;
         return Ok(match why {
             SnapshotReason::Rewrite => "Background append only file rewriting scheduled",
             _ => "Background saving scheduled",
         });
     }
+    inner.snapshots.state.lock().rewriting = why == SnapshotReason::Rewrite;
     let engine = Arc::clone(inner);
     let spawned = std::thread::Builder::new()
         .name("cairn-snapshot".to_owned())

@@ -103,8 +103,9 @@ fn dbsize(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
 /// Whether the memory may go back after the command has ended.
 fn is_async(args: &[&[u8]]) -> Result<bool, CommandError> {
     match args {
-        [_] => Ok(()),
-        [_, mode] if is(mode, "sync") || is(mode, "async") => Ok(()),
+        [_] => Ok(false),
+        [_, mode] if is(mode, "sync") => Ok(false),
+        [_, mode] if is(mode, "async") => Ok(true),
         _ => Err(CommandError::Syntax),
     }
 }
@@ -165,7 +166,14 @@ fn bgsave(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
 }
 
 fn bgrewriteaof(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
-    start(ctx, SnapshotReason::Rewrite)
+    let mark = ctx.reply.len();
+    start(ctx, SnapshotReason::Rewrite)?;
+    if ctx.in_transaction {
+        // It waits for the locks that the transaction holds.
+        ctx.reply.truncate(mark);
+        ctx.reply.simple("Background append only file rewriting scheduled");
+    }
+    Ok(())
 }
 
 fn lastsave(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
