@@ -201,6 +201,11 @@ impl Parser {
         self.remaining > 0
     }
 
+    /// How many bytes of a request that is not whole have been understood: arguments, and what announces their lengths.
+    pub fn understood(&self) -> usize {
+        self.at
+    }
+
     /// Parses the request at the beginning of `buf`.
     ///
     /// After [`Parsed::Request`] the next call gets the bytes behind those consumed; after [`Parsed::Incomplete`] the

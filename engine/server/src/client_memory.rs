@@ -1,7 +1,7 @@
 //! What clients take, and `maxmemory-clients`: where that is more than may be, the largest are disconnected.
 //!
 //! Each connection keeps its share of the sum up to date while there is a bound, and whoever makes the sum exceed it looks
-//! for those that have to go. What others put into a client's inbox is added with the next tick of the clock.
+//! for those that have to go. What has been sent since is taken off with the next tick of the clock.
 
 use crate::clients::{Client, Clients};
 use std::cmp::Reverse;
@@ -33,6 +33,14 @@ impl Clients {
         if self.memory.limit.load(Relaxed) > 0 {
             self.recount(client);
             self.evict();
+        }
+    }
+
+    /// Counts what others have put into a client's inbox; whoever did so looks for those that have to go when it counts
+    /// what it takes itself.
+    pub(crate) fn note_growth(&self, client: &Client) {
+        if self.memory.limit.load(Relaxed) > 0 {
+            self.recount(client);
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Client {
     pub(crate) active_at: AtomicU64,
     /// Bytes of requests that have arrived and not run, and room for more.
     pub(crate) query_bytes: AtomicUsize,
+    /// Bytes of the arguments, and of what announces them, of a request that has not arrived whole.
+    pub(crate) argument_bytes: AtomicUsize,
     pub(crate) query_room: AtomicUsize,
     pub(crate) inbox: Arc<Inbox>,
     shown: Mutex<Shown>,
@@ -124,6 +126,7 @@ impl Client {
             connected_at: now,
             active_at: AtomicU64::new(now),
             query_bytes: AtomicUsize::new(0),
+            argument_bytes: AtomicUsize::new(0),
             query_room: AtomicUsize::new(0),
             inbox: Arc::clone(&session.inbox),
             shown: Mutex::new(Shown::of(session)),
@@ -186,8 +189,8 @@ impl Client {
 
     /// Bytes that it takes.
     pub(crate) fn memory(&self) -> usize {
-        let buffers =
-            self.query_bytes.load(Relaxed) + self.query_room.load(Relaxed) + self.inbox.pending_bytes();
+        let received = self.query_bytes.load(Relaxed) + self.argument_bytes.load(Relaxed);
+        let buffers = received + self.query_room.load(Relaxed) + self.inbox.pending_bytes();
         size_of::<Client>() + BUFFER + buffers + self.session_bytes.load(Relaxed)
     }
 
@@ -261,12 +264,13 @@ impl Client {
             shown.tracking.is_some_and(|(redirect, _)| redirect != 0) && hub.is_redirect_broken(self.id);
         let (queued, queued_bytes) = shown.queued.map_or((-1, 0), |(count, bytes)| (count as i64, bytes));
         let (query, room) = (self.query_bytes.load(Relaxed), self.query_room.load(Relaxed));
+        let arguments = self.argument_bytes.load(Relaxed);
         let pending = self.inbox.pending_bytes();
         let [channels, patterns, shard_channels] = shown.subscriptions;
         let _ = write!(
             out,
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={channels} psub={patterns} \
-             ssub={shard_channels} multi={queued} qbuf={query} qbuf-free={room} argv-mem={query} multi-mem={queued_bytes} ",
+             ssub={shard_channels} multi={queued} qbuf={query} qbuf-free={room} argv-mem={arguments} multi-mem={queued_bytes} ",
             self.id,
             self.address,
             self.local_address,

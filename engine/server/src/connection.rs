@@ -46,7 +46,7 @@ enum Next {
 
 /// Serves a client until either side ends the connection.
 pub(crate) async fn serve<S: Stream>(server: Arc<Server>, stream: S, session: Session, client: Arc<Client>) {
-    attach(&client).await;
+    attach(&server, &client).await;
     let mut connection = Connection::new(&server, stream, session, &client);
     if let Err(error) = connection.run().await {
         tracing::debug!(id = client.id, %error, "connection lost");
@@ -75,7 +75,7 @@ async fn attach(server: &Arc<Server>, client: &Arc<Client>) {
     };
     // A task's waker stays the same for as long as it lives.
     let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
-    client.inbox.attach(waker, overflowed);
+    client.inbox.attach(waker, grew, overflowed);
 }
 
 struct Connection<'s, S: Stream> {
@@ -95,9 +95,7 @@ struct Connection<'s, S: Stream> {
 impl<S: Stream> Drop for Connection<'_, S> {
     /// However its task ends, the client is forgotten.
     fn drop(&mut self) {
-        let session = std::mem::replace(&mut self.session, Session::new(0, false));
-        self.server.engine.end_session(session);
-        self.server.clients.remove(self.client.id);
+        self.forget();
     }
 }
 
@@ -200,7 +198,8 @@ impl<'s, S: Stream> Connection<'s, S> {
             );
             return Ok(Some(0));
         }
-        self.client.query_bytes.store(self.input.len(), Relaxed);
+        // What is understood of a request that is not whole counts as its arguments.
+        self.client.query_bytes.store(self.input.len().saturating_sub(self.parser.understood()), Relaxed);
         self.client.query_room.store(self.input.capacity() - self.input.len(), Relaxed);
         self.server.clients.note_memory(self.client);
         // Evicted: what it has sent is not run any more.
@@ -292,12 +291,23 @@ impl<'s, S: Stream> Connection<'s, S> {
             self.shown = shown;
             self.client.show(shown);
         }
-        self.client.query_bytes.store(self.input.len() - self.used, Relaxed);
+        let (query, understood) = (self.input.len() - self.used, self.parser.understood());
+        self.client.query_bytes.store(query.saturating_sub(understood), Relaxed);
+        self.client.argument_bytes.store(understood, Relaxed);
         self.server.clients.note_memory(self.client);
     }
 
-    /// Ends the connection so that the last reply arrives: closing while bytes are unread would destroy it.
+    /// Ends the client: it is listed, listens and tracks no more.
+    fn forget(&mut self) {
+        let session = std::mem::replace(&mut self.session, Session::new(0, false));
+        self.server.engine.end_session(session);
+        self.server.clients.remove(self.client.id);
+    }
+
+    /// Ends the connection so that the last reply arrives: closing while bytes are unread would destroy it. For others the
+    /// client is gone meanwhile.
     async fn close(&mut self) -> io::Result<()> {
+        self.forget();
         let stream = &mut self.outbox.stream;
         stream.shutdown().await?;
         let mut rest = vec![0; BUFFER];

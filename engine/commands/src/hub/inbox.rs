@@ -42,6 +42,9 @@ impl Default for OutputLimits {
 /// What happens to a client that lets too much wait for it.
 type Overflowed = Box<dyn Fn(usize) + Send + Sync>;
 
+/// What is done when more waits for a client than before: little, since the hub is locked.
+type Grew = Box<dyn Fn() + Send + Sync>;
+
 /// One client's messages: others put them in, ready to be sent, and its connection takes them out in between replies.
 ///
 /// A message goes in with the position of the journal that must be durable before it may be seen. Messages leave in the
@@ -70,6 +73,7 @@ struct Queue {
     /// The connection's task.
     waker: Option<Waker>,
     overflowed: Option<Overflowed>,
+    grew: Option<Grew>,
     /// Since when more waits than the soft limit allows.
     over_soft_limit: Option<Instant>,
 }
@@ -139,9 +143,16 @@ impl Inbox {
         self.queued_messages.store(0, Relaxed);
     }
 
-    /// Says which task takes messages out, and what ends the connection; called once, before the task first waits.
-    pub fn attach(&self, waker: Waker, overflowed: impl Fn(usize) + Send + Sync + 'static) {
+    /// Says which task takes messages out, who is told of each that comes in, and what ends the connection; called once,
+    /// before the task first waits.
+    pub fn attach(
+        &self,
+        waker: Waker,
+        grew: impl Fn() + Send + Sync + 'static,
+        overflowed: impl Fn(usize) + Send + Sync + 'static,
+    ) {
         let mut queue = self.queue.lock();
+        queue.grew = Some(Box::new(grew));
         queue.waker = Some(waker);
         queue.overflowed = Some(Box::new(overflowed));
     }
@@ -204,6 +215,7 @@ impl Inbox {
         self.queued_messages.fetch_add(1, Relaxed);
         // Who was woken for the first message finds those that came since.
         let waker = if self.is_filled.swap(true, SeqCst) { None } else { queue.waker.clone() };
+        queue.grew.iter().for_each(|grew| grew());
         self.judge(queue, limits);
         if let Some(waker) = waker {
             waker.wake();
@@ -266,7 +278,9 @@ mod tests {
     fn a_client_that_reads_nothing_is_ended_once_and_holds_nothing_afterwards() {
         static ENDED: AtomicUsize = AtomicUsize::new(0);
         let (inbox, mut limits) = (Inbox::new(1), OutputLimits::default());
-        inbox.attach(Waker::noop().clone(), |_| {
+        static GREW: AtomicUsize = AtomicUsize::new(0);
+        let grew = || _ = GREW.fetch_add(1, Relaxed);
+        inbox.attach(Waker::noop().clone(), grew, |_| {
             ENDED.fetch_add(1, Relaxed);
         });
         limits.normal.hard_bytes = 300;
@@ -275,6 +289,7 @@ mod tests {
         }
         assert!(inbox.is_closed() && !inbox.is_filled());
         assert_eq!((ENDED.load(Relaxed), inbox.pending_bytes()), (1, 0));
+        assert_eq!(GREW.load(Relaxed), 3, "the third overflows it");
     }
 
     #[test]
