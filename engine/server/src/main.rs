@@ -256,7 +256,7 @@ async fn serve_until_ended(server: &Arc<Server>, signals: &mut Signals) -> Resul
 /// The last words; where not everything is on disk, the exit code says so too.
 fn goodbye(finished: Result<(), String>) -> Result<(), Failure> {
     finished.map_err(|why| Failure::new(1, format!("ended, but not cleanly: {why}")))?;
-    tracing::info!("everything is on disk; goodbye");
+    tracing::info!("everything is on disk: ready to exit, bye bye");
     Ok(())
 }
 
