@@ -8,6 +8,7 @@ use crate::blocked;
 use crate::clients::{Client, Shown};
 use crate::metering::Meter;
 use crate::server::Server;
+use crate::turns::Turn;
 use cairn_engine::{Inbox, Job, Lsn, Outcome, Poisoned, Replies, Route, Session};
 use cairn_resp::{Limits, Parser, Reply};
 use std::cell::Cell;
@@ -16,7 +17,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -46,15 +47,18 @@ enum Next {
 
 /// Serves a client until either side ends the connection.
 pub(crate) async fn serve<S: Stream>(server: Arc<Server>, stream: S, session: Session, client: Arc<Client>) {
-    attach(&server, &client).await;
+    // A task's waker stays the same for as long as it lives.
+    let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+    attach(&server, &client, waker.clone());
     let mut connection = Connection::new(&server, stream, session, &client);
+    connection.turn = server.turns.as_ref().map(|turns| Turn::new(turns, waker));
     if let Err(error) = connection.run().await {
         tracing::debug!(id = client.id, %error, "connection lost");
     }
 }
 
 /// Lets messages of others wake this task, and end it where too many wait.
-async fn attach(server: &Arc<Server>, client: &Arc<Client>) {
+fn attach(server: &Arc<Server>, client: &Arc<Client>, waker: Waker) {
     let (weak, clients) = (Arc::downgrade(client), Arc::downgrade(server));
     let grew = move || {
         if let Some((client, server)) = weak.upgrade().zip(clients.upgrade()) {
@@ -73,8 +77,6 @@ async fn attach(server: &Arc<Server>, client: &Arc<Client>) {
             client.abort();
         }
     };
-    // A task's waker stays the same for as long as it lives.
-    let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
     client.inbox.attach(waker, grew, overflowed);
 }
 
@@ -90,6 +92,8 @@ struct Connection<'s, S: Stream> {
     outbox: Outbox<'s, S>,
     /// What others are shown of the session.
     shown: Shown,
+    /// Where requests are served in the order in which they came.
+    turn: Option<Turn>,
 }
 
 impl<S: Stream> Drop for Connection<'_, S> {
@@ -125,6 +129,7 @@ impl<'s, S: Stream> Connection<'s, S> {
             client,
             shown: Shown::of(&session),
             session,
+            turn: None,
             parser: Parser::new(Limits { max_bulk: server.hot.max_bulk.load(Relaxed), ..Limits::default() }),
             window: Window::default(),
             input: Vec::with_capacity(BUFFER),
@@ -181,12 +186,18 @@ impl<'s, S: Stream> Connection<'s, S> {
         if !self.outbox.early.is_empty() {
             return Ok(Some(self.take_early()));
         }
-        let (stream, inbox) = (&mut self.outbox.stream, &self.outbox.inbox);
-        let read = poll_fn(|context| match pin!(stream.read_buf(&mut self.input)).poll(context) {
-            Poll::Pending if inbox.is_filled() => Poll::Ready(Ok(None)),
-            read => read.map_ok(Some),
+        let (stream, inbox, turn) = (&mut self.outbox.stream, &self.outbox.inbox, self.turn.as_ref());
+        let read = poll_fn(|context| {
+            let waker = turn.map_or_else(|| context.waker(), |turn| &turn.waker);
+            match pin!(stream.read_buf(&mut self.input)).poll(&mut Context::from_waker(waker)) {
+                Poll::Pending if inbox.is_filled() => Poll::Ready(Ok(None)),
+                read => read.map_ok(Some),
+            }
         });
         let Some(count) = read.await? else { return Ok(None) };
+        if let Some(turn) = turn {
+            turn.come().await;
+        }
         let stats = &self.server.stats;
         stats.reads_total.fetch_add(1, Relaxed);
         stats.input_bytes_total.fetch_add(count as u64, Relaxed);

@@ -27,6 +27,7 @@ mod server;
 mod signals;
 mod stats;
 mod sys;
+mod turns;
 mod users;
 
 use cairn_engine::{Engine, Job, OpenError};

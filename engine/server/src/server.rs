@@ -10,6 +10,7 @@ use crate::listen;
 use crate::log::LevelHandle;
 use crate::pause::Paused;
 use crate::stats::Stats;
+use crate::turns::Turns;
 use crate::users;
 use cairn_engine::{Engine, Job, JobDone, OpenError};
 use cairn_resp::{Protocol, Reply};
@@ -31,6 +32,8 @@ pub(crate) struct Server {
     pub(crate) hot: Hot,
     pub(crate) clients: Clients,
     pub(crate) paused: Paused,
+    /// Where one thread serves all connections: the order in which it does.
+    pub(crate) turns: Option<Arc<Turns>>,
     /// To the servers that keys are sent to.
     pub(crate) links: Links,
     pub(crate) stats: Stats,
@@ -92,6 +95,7 @@ impl Server {
         hot.set(&settings);
         host::set_observed(engine.observed(), &settings);
         engine.set_busy_after_ms(u64::try_from(settings.busy_reply_ms).unwrap_or(0));
+        let turns = (settings.worker_threads() == 1).then(Arc::default);
         let server = Arc::new_cyclic(|me| Server {
             engine,
             config: RwLock::new(settings),
@@ -99,6 +103,7 @@ impl Server {
             hot,
             clients: Clients::new(),
             paused: Paused::new(),
+            turns,
             links: Links::default(),
             stats: Stats::default(),
             run_id: run_id(),
