@@ -3,13 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cairn_keyspace::Library;
 use mlua::{Error, Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState};
 
 use super::library::{Loaded, Registering};
-use super::registry::{INTERPRETER_BYTES, Sha};
+use super::registry::{FUNCTION_BYTES, SCRIPT_BYTES, Sha};
 use super::run::{Invocation, uncaught};
 use super::shebang::{self, ScriptFlags};
 use super::{bit, cjson, cmsgpack, current, raise, redis_api, structs};
@@ -51,7 +51,8 @@ pub(crate) struct Interpreter {
     pub(super) functions: RefCell<HashMap<String, (Function, ScriptFlags)>>,
     pub(super) libraries_version: Cell<u64>,
     json: Rc<Cell<cjson::Settings>>,
-    /// Bytes told in [`INTERPRETER_BYTES`].
+    /// Where its bytes are told, and how many are.
+    bytes: &'static AtomicUsize,
     told_bytes: Cell<usize>,
     runs: Cell<u32>,
 }
@@ -59,16 +60,35 @@ pub(crate) struct Interpreter {
 thread_local! {
     static SCRIPTS: RefCell<Option<Interpreter>> = const { RefCell::new(None) };
     static FUNCTIONS: RefCell<Option<Interpreter>> = const { RefCell::new(None) };
+    /// Whether another thread has taken over what this one did beside the script it runs.
+    static GAVE_AWAY: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Gives this thread's interpreter for scripts to `f`.
 pub(crate) fn with_scripts<R>(f: impl FnOnce(&Interpreter) -> R) -> Result<R, String> {
-    SCRIPTS.with_borrow_mut(|slot| made(slot, Kind::Scripts).map(f))
+    SCRIPTS.with_borrow_mut(|slot| with(slot, Kind::Scripts, f))
 }
 
 /// Gives this thread's interpreter for functions to `f`.
 pub(crate) fn with_functions<R>(f: impl FnOnce(&Interpreter) -> R) -> Result<R, String> {
-    FUNCTIONS.with_borrow_mut(|slot| made(slot, Kind::Functions).map(f))
+    FUNCTIONS.with_borrow_mut(|slot| with(slot, Kind::Functions, f))
+}
+
+/// Says that another thread takes over: this one will serve nobody for a while, and need no interpreter.
+pub(super) fn note_step_aside() {
+    GAVE_AWAY.set(true);
+}
+
+fn with<R>(
+    slot: &mut Option<Interpreter>,
+    kind: Kind,
+    f: impl FnOnce(&Interpreter) -> R,
+) -> Result<R, String> {
+    let result = made(slot, kind).map(f);
+    if GAVE_AWAY.take() {
+        *slot = None;
+    }
+    result
 }
 
 fn made(slot: &mut Option<Interpreter>, kind: Kind) -> Result<&Interpreter, String> {
@@ -111,6 +131,10 @@ impl Interpreter {
             functions: RefCell::default(),
             libraries_version: Cell::new(0),
             json,
+            bytes: match kind {
+                Kind::Scripts => &SCRIPT_BYTES,
+                Kind::Functions => &FUNCTION_BYTES,
+            },
             told_bytes: Cell::new(0),
             runs: Cell::new(0),
         };
@@ -194,8 +218,8 @@ impl Interpreter {
     }
 
     fn tell_memory(&self, bytes: usize) {
-        INTERPRETER_BYTES.fetch_add(bytes, Ordering::Relaxed);
-        INTERPRETER_BYTES.fetch_sub(self.told_bytes.replace(bytes), Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes.fetch_sub(self.told_bytes.replace(bytes), Ordering::Relaxed);
     }
 }
 

@@ -48,8 +48,9 @@ struct Sources {
 
 static VERSIONS: AtomicU64 = AtomicU64::new(1);
 
-/// Bytes in the interpreters of all threads, as each last told.
-pub(super) static INTERPRETER_BYTES: AtomicUsize = AtomicUsize::new(0);
+/// Bytes in the interpreters of all threads, as each last told: those of scripts, and those of functions.
+pub(super) static SCRIPT_BYTES: AtomicUsize = AtomicUsize::new(0);
+pub(super) static FUNCTION_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 fn next_version() -> u64 {
     VERSIONS.fetch_add(1, Ordering::Relaxed)
@@ -123,10 +124,10 @@ impl Scripts {
         self.sources.read().bytes
     }
 
-    /// Bytes that the interpreters of all threads use.
+    /// Bytes that the interpreters of all threads use for scripts, and for functions.
     #[must_use]
-    pub fn interpreter_bytes(&self) -> usize {
-        INTERPRETER_BYTES.load(Ordering::Relaxed)
+    pub fn interpreter_bytes(&self) -> (usize, usize) {
+        (SCRIPT_BYTES.load(Ordering::Relaxed), FUNCTION_BYTES.load(Ordering::Relaxed))
     }
 
     /// Sets after how many milliseconds of a script others hear that it is running; 0: never.

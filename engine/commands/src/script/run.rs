@@ -7,7 +7,7 @@ use cairn_keyspace::{KeyHash, Locked};
 use cairn_resp::{Protocol, push_integer};
 use mlua::{Error, Function, Lua, MultiValue, Value, VmState};
 
-use super::interpreter::Interpreter;
+use super::interpreter::{self, Interpreter};
 use super::number::push_general;
 use super::raise::{Raised, reply_error};
 use super::registry::Running;
@@ -348,6 +348,7 @@ impl Run<'_, '_, '_> {
             // First, so that nobody waits on the thread that takes over.
             self.context.data.keyspace().note_held_long(true);
             host.step_aside();
+            interpreter::note_step_aside();
         }
         if !running.is_busy() && host.scripts().busy_after().is_some_and(|limit| elapsed >= limit) {
             let kill = if running.is_function { "FUNCTION KILL" } else { "SCRIPT KILL" };

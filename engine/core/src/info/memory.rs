@@ -69,17 +69,17 @@ pub(super) fn section(inner: &Inner, memory: &Memory, line: &mut dyn FnMut(Argum
     }
 }
 
-/// What scripts and function libraries take. Their interpreters are the same ones.
+/// What scripts and function libraries take.
 fn scripts(inner: &Inner, line: &mut dyn FnMut(Arguments<'_>)) {
     let libraries = inner.keyspace.libraries.get();
     let functions: usize = libraries.values().map(|library| library.functions.len()).sum();
     let library_bytes: usize = libraries.values().map(|library| library.code.len()).sum();
-    let (interpreters, sources) = (inner.scripts.interpreter_bytes(), inner.scripts.source_bytes());
+    let ((eval, call), sources) = (inner.scripts.interpreter_bytes(), inner.scripts.source_bytes());
     for (name, value) in [
-        ("used_memory_lua", interpreters),
-        ("used_memory_vm_eval", interpreters),
-        ("used_memory_vm_functions", 0),
-        ("used_memory_vm_total", interpreters),
+        ("used_memory_lua", eval),
+        ("used_memory_vm_eval", eval),
+        ("used_memory_vm_functions", call),
+        ("used_memory_vm_total", eval + call),
         ("used_memory_scripts_eval", sources),
         ("number_of_cached_scripts", inner.scripts.len()),
         ("number_of_functions", functions),
@@ -89,8 +89,8 @@ fn scripts(inner: &Inner, line: &mut dyn FnMut(Arguments<'_>)) {
     ] {
         line(format_args!("{name}:{value}"));
     }
-    line(format_args!("used_memory_lua_human:{}", human_bytes(interpreters as u64)));
-    line(format_args!("used_memory_vm_total_human:{}", human_bytes(interpreters as u64)));
+    line(format_args!("used_memory_lua_human:{}", human_bytes(eval as u64)));
+    line(format_args!("used_memory_vm_total_human:{}", human_bytes((eval + call) as u64)));
     line(format_args!("used_memory_scripts_human:{}", human_bytes((sources + library_bytes) as u64)));
 }
 
