@@ -46,7 +46,11 @@ pub(crate) fn to_run(settings: &Settings, left_out: &[Row]) -> Result<Vec<String
 /// Lays out a working copy: the tests, and in `src/` the programs they call.
 pub(crate) fn lay_out(settings: &Settings, left_out: &[Row], home: &Path) -> io::Result<()> {
     copy(&settings.sources.join("tests"), &home.join("tests"))?;
-    without_functions(&home.join("tests/support/server.tcl"))?;
+    for row in left_out.iter().filter(|row| row.is_for(settings.mode)) {
+        if let Some(line) = row.line() {
+            without_line(&home.join(format!("tests/{}.tcl", row.file)), line)?;
+        }
+    }
     let bin = home.join("src");
     fs::create_dir_all(&bin)?;
     for name in ["redis-cli", "redis-benchmark"] {
@@ -59,15 +63,16 @@ pub(crate) fn lay_out(settings: &Settings, left_out: &[Row], home: &Path) -> io:
     }
 }
 
-/// The runner empties the libraries of functions before each group; for as long as there is no FUNCTION that is passed over.
-fn without_functions(path: &Path) -> io::Result<()> {
+/// Takes out of a file what cannot be left out by the name of a test, since it stands outside any.
+fn without_line(path: &Path, line: &str) -> io::Result<()> {
     let text = fs::read_to_string(path)?;
-    fs::write(path, text.replace("\n    r function flush\n", "\n    catch {r function flush}\n"))
+    let kept: Vec<&str> = text.lines().filter(|other| other.trim() != line).collect();
+    fs::write(path, kept.join("\n") + "\n")
 }
 
 /// A script in redis-server's place. It takes out the directives that are left out, lets one thread serve all, since tests
-/// send by one connection after the other and expect to be served in that order, says the process id as Redis does, and
-/// becomes `cairn-server`.
+/// send by one connection after the other and expect to be served in that order, listens where Redis does without `bind`,
+/// says the process id as Redis does, and becomes `cairn-server`.
 fn wrapper(settings: &Settings, left_out: &[Row], path: &Path) -> io::Result<()> {
     let directives: Vec<&str> =
         left_out.iter().filter(|row| row.file == "directive").map(|row| row.test.as_str()).collect();
@@ -76,6 +81,7 @@ fn wrapper(settings: &Settings, left_out: &[Row], path: &Path) -> io::Result<()>
          if [ -f \"$1\" ]; then\n\
          \x20   sed -i -E '/^({}|server-threads) /Id' \"$1\"\n\
          \x20   echo 'server-threads 1' >> \"$1\"\n\
+         \x20   grep -qi '^bind ' \"$1\" || echo 'bind * -::*' >> \"$1\"\n\
          \x20   echo \" PID: $$\"\n\
          fi\n\
          exec '{}' \"$@\"\n",

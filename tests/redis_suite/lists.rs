@@ -16,11 +16,16 @@ pub(crate) struct Row {
     mode: String,
     /// As in `unit/type/list`; `directive` where `test` is a directive that the wrapper takes out.
     pub(crate) file: String,
-    /// The test's name, or `*` for the whole file.
+    /// The test's name, `*` for the whole file, or a line outside any test, behind `line: `.
     pub(crate) test: String,
 }
 
 impl Row {
+    /// The line that it takes out of the file, in place of a test.
+    pub(crate) fn line(&self) -> Option<&str> {
+        self.test.strip_prefix("line: ")
+    }
+
     /// Whether it speaks of this mode.
     pub(crate) fn is_for(&self, mode: Mode) -> bool {
         self.mode == "both" || self.mode == mode.name()

@@ -35,7 +35,9 @@ pub(crate) fn file(settings: &Settings, unit: &str, left_out: &[Row]) -> FileRep
     let mut report = FileReport { file: unit.to_owned(), ..FileReport::default() };
     let mut skipped: Vec<String> = left_out
         .iter()
-        .filter(|row| row.is_for(settings.mode) && row.file == unit && row.test != "*")
+        .filter(|row| {
+            row.is_for(settings.mode) && row.file == unit && row.test != "*" && row.line().is_none()
+        })
         .map(|row| row.test.clone())
         .collect();
     let mut hanging = Vec::new();
