@@ -381,6 +381,10 @@ impl<'a, E> Delivery<'a, E> {
                 at("frame", format!("a boundary at LSN {}", self.from), "effects on both sides of it");
             return Err(reader.damaged_from(fault, self.from).into());
         }
+        if self.frames == 0 {
+            // Where nothing in the segment is known to be durable the journal goes on from its beginning.
+            self.resume.database = header.database;
+        }
         self.frames += 1;
         for stamp in reader.stamps(&header) {
             if stamp.unix_ms > self.last_ms || self.stamps.is_empty() {

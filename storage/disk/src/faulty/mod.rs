@@ -279,9 +279,12 @@ impl State {
         if self.room_up_to(id, len) < len { Err(full()) } else { Ok(()) }
     }
 
-    /// How many bytes of a write that fails are written all the same.
-    fn short(&self, bytes: usize) -> usize {
-        self.chance.map_or(bytes / 2, |chance| chance.of(self.operations).below(bytes + 1))
+    /// How many bytes of a write that fails are written all the same. By chance that is up to the end of some sector: no
+    /// system gives up in the midst of one.
+    fn short(&self, offset: usize, bytes: usize) -> usize {
+        let Some(chance) = self.chance else { return bytes / 2 };
+        let end = (offset + chance.of(self.operations).below(bytes + 1)) / SECTOR * SECTOR;
+        end.saturating_sub(offset)
     }
 }
 
@@ -428,7 +431,7 @@ impl File for FaultyFile {
         let number = state.writes;
         state.writes += 1;
         let fails = Fault::hits(&state.faults.write, number);
-        let wanted = if fails { state.short(bytes.len()) } else { bytes.len() };
+        let wanted = if fails { state.short(offset, bytes.len()) } else { bytes.len() };
         let room = state.room_up_to(self.id, offset + wanted).saturating_sub(offset);
         let written = &bytes[..wanted.min(room)];
         if !written.is_empty() {

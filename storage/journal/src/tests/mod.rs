@@ -2,6 +2,7 @@
 
 mod crash;
 mod cutting;
+mod driven;
 mod faults;
 mod leading;
 mod renewing;
