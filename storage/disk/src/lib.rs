@@ -146,6 +146,9 @@ pub fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull => "; free some space there",
         io::ErrorKind::QuotaExceeded => "; raise the quota or free some space there",
         io::ErrorKind::FileTooLarge => "; raise the limit for the size of files (ulimit -f)",
+        io::ErrorKind::OutOfMemory => {
+            "; the system has no memory for it: give the machine more, or lower maxmemory"
+        }
         io::ErrorKind::PermissionDenied => "; give the server's user the right to it",
         io::ErrorKind::ReadOnlyFilesystem => {
             "; the file system is read-only: mount it for writing, and where the kernel made it so after an error, look at its log"

@@ -66,7 +66,10 @@ pub enum SnapshotError {
         bytes: u64,
     },
     /// A thread could not be started, or zstd could not be set up.
-    #[error("the system has no room for another thread or compressor: {0}")]
+    #[error(
+        "the system has no room for another thread or compressor: {0}; give the machine more memory, or raise the limits of \
+         memory and threads (ulimit -v, ulimit -u)"
+    )]
     NoResources(io::Error),
     /// A thread ended in a panic: a mistake in the program.
     #[error("a thread that worked on {} panicked: {message}", file.display())]

@@ -482,6 +482,9 @@ mod tests {
 
     const LIMIT: ChildLimits = ChildLimits { stall: Duration::from_secs(30), copied_bytes: None };
 
+    /// What one test writes counts for the children of another, which share the memory of all.
+    static MEMORY: Mutex<()> = Mutex::new(());
+
     #[test]
     fn a_child_gives_its_message_and_its_progress() {
         let child = fork_child(|pipe| {
@@ -572,26 +575,27 @@ mod tests {
 
     #[test]
     fn a_child_for_which_too_much_is_copied_is_killed() {
-        let mut block = vec![1_u8; 16 << 20];
+        let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut block = vec![1_u8; 64 << 20];
         let child = fork_child(|_| {
             loop {
                 std::thread::park()
             }
         })
         .unwrap();
-        let limits = ChildLimits { copied_bytes: Some(4 << 20), ..LIMIT };
+        let limits = ChildLimits { copied_bytes: Some(32 << 20), ..LIMIT };
         let mut looks = 0;
         let ended = child.wait(limits, &mut |_| {
             looks += 1;
             // Within the limit at first.
-            let share = if looks < 3 { 2 << 20 } else { 16 << 20 };
+            let share = if looks < 3 { 2 << 20 } else { 64 << 20 };
             block[..share].iter_mut().step_by(4096).for_each(|byte| *std::hint::black_box(byte) += 1);
         });
         let Err(ChildError::CopiedTooMuch { copied_bytes, limit_bytes }) = ended else {
             panic!("{ended:?}");
         };
         assert!(
-            looks >= 3 && copied_bytes > limit_bytes && limit_bytes == 4 << 20,
+            looks >= 3 && copied_bytes > limit_bytes && limit_bytes == 32 << 20,
             "{copied_bytes}, {looks}"
         );
     }
@@ -599,6 +603,7 @@ mod tests {
     /// Memory that is merely new makes the estimate grow, and nothing of it is there twice.
     #[test]
     fn new_memory_is_not_taken_for_copied_memory() {
+        let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
         let child = fork_child(|pipe| {
             for entries in 0..10 {
                 let progress = Progress { entries, ..Progress::default() };
@@ -609,9 +614,9 @@ mod tests {
         })
         .unwrap();
         let mut kept = Vec::new();
-        let limits = ChildLimits { copied_bytes: Some(8 << 20), ..LIMIT };
-        child.wait(limits, &mut |_| kept.push(std::hint::black_box(vec![1_u8; 8 << 20]))).unwrap();
-        assert!(child.copied_bytes() > 8 << 20 || kept.len() < 3, "{}", child.copied_bytes());
+        let limits = ChildLimits { copied_bytes: Some(64 << 20), ..LIMIT };
+        child.wait(limits, &mut |_| kept.push(std::hint::black_box(vec![1_u8; 32 << 20]))).unwrap();
+        assert!(child.copied_bytes() > 64 << 20 || kept.len() < 3, "{}", child.copied_bytes());
     }
 
     #[test]
