@@ -122,6 +122,16 @@ pub enum JobError {
         /// How often it was tried.
         attempts: u32,
     },
+    /// A backup that could not be restored.
+    #[error("{backup} is not whole: {}; choose another backup (cairn-backup list)", faults.join("; "))]
+    NotWhole {
+        /// The backup.
+        backup: String,
+        /// What is wrong, each with file or object, expected and found.
+        faults: Vec<String>,
+        /// The exit code that the worst of them asks for.
+        exit_code: u8,
+    },
     /// A restore would meet what is there already.
     #[error("{}: the directory holds {found} already; choose an empty one, or give --force to replace the data in it", dir.display())]
     NotEmpty {
@@ -131,7 +141,7 @@ pub enum JobError {
         found: String,
     },
     /// A server runs on the directory.
-    #[error("{}: the directory is locked: a server or a restore is using it", dir.display())]
+    #[error("{}: the directory is locked: a server or a restore is using it; stop that first, or choose another directory", dir.display())]
     Locked {
         /// The directory.
         dir: PathBuf,
@@ -291,6 +301,7 @@ impl JobError {
             Self::Store(error) if matches!(error.root(), StoreError::NoSuchBucket { .. }) => 10,
             Self::Locked { .. } | Self::LeaseHeld { .. } | Self::LeaseLost { .. } => 11,
             Self::NotRestorable { .. } => 14,
+            Self::NotWhole { exit_code, .. } => *exit_code,
             Self::Interrupted => 130,
             Self::Program { exit_code, .. } => *exit_code,
             error if error.is_wrong_key() => 12,

@@ -162,13 +162,22 @@ impl Repository {
     /// [`JobError::NoSuchBackup`], [`JobError::NoBackups`]; damage if that very backup's manifest is damaged: another one
     /// is not taken in its place without being asked for.
     pub async fn find(&self, id: Option<&str>) -> Result<(String, BackupManifest), JobError> {
+        let backup = self.find_backup(id).await?;
+        Ok((backup.folder, backup.manifest?))
+    }
+
+    /// As [`Repository::find`], whether its manifest can be read or not.
+    ///
+    /// # Errors
+    /// That there is none, and those of the store.
+    pub async fn find_backup(&self, id: Option<&str>) -> Result<Backup, JobError> {
         let mut backups = self.backups().await?;
         if let Some(id) = id {
             backups.retain(|backup| backup.id == id);
         }
         let url = self.url().to_owned();
         match (backups.pop(), id) {
-            (Some(backup), _) => Ok((backup.folder, backup.manifest?)),
+            (Some(backup), _) => Ok(backup),
             (None, Some(id)) => Err(JobError::NoSuchBackup { url, id: id.to_owned() }),
             (None, None) => Err(JobError::NoBackups { url }),
         }

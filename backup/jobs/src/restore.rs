@@ -18,6 +18,7 @@ use crate::progress::{Phase, Progress};
 use crate::repository::{self, Repository};
 use crate::stream::{self, FileBody, Received};
 use crate::target::{Placed, Target, refuse_filled};
+use crate::verify::{self, VerifyOptions};
 
 /// How a restore is done.
 #[derive(Clone)]
@@ -53,7 +54,8 @@ pub struct Restored {
     pub to_lsn: u64,
 }
 
-/// Says what [`restore`] would do, after the checks that need no download.
+/// Says what [`restore`] would do, having read every byte of the backup and found it whole. Nothing is written but a copy in
+/// `scratch` of what cannot be looked into where it lies, which goes again.
 ///
 /// # Errors
 /// As [`restore`].
@@ -61,10 +63,23 @@ pub async fn plan(
     repository: &Repository,
     id: Option<&str>,
     options: &RestoreOptions,
+    scratch: &Path,
+    progress: Arc<dyn Progress>,
 ) -> Result<Restored, JobError> {
     refuse_filled(&*options.disk, &options.dir, options.force)?;
-    let (folder, manifest) = repository.find(id).await?;
-    need_keys(&repository.store().address(&folder), &manifest.keys, options.keyring.as_deref())?;
+    let backup = repository.find_backup(id).await?;
+    if let Ok(manifest) = &backup.manifest {
+        let place = repository.store().address(&backup.folder);
+        need_keys(&place, &manifest.keys, options.keyring.as_deref())?;
+    }
+    let (disk, keyring) = (Arc::clone(&options.disk), options.keyring.clone());
+    let verify = VerifyOptions { disk, keyring, scratch: scratch.to_owned() };
+    let verdict = verify::verify(repository, &backup, &verify, progress).await?;
+    let manifest = backup.manifest?;
+    if !verdict.ok {
+        let (backup, faults, exit_code) = (verdict.backup, verdict.faults, verdict.exit_code);
+        return Err(JobError::NotWhole { backup, faults, exit_code });
+    }
     Ok(summary(&manifest, options, None, manifest.to_lsn))
 }
 
@@ -109,7 +124,7 @@ pub async fn restore(
     Ok(summary(&backup, &options, Some(lineage), end.0))
 }
 
-/// Restores a single snapshot file, or with `dry_run` says what that would do.
+/// Restores a single snapshot file, or with `dry_run` reads all of it and says what that would do.
 ///
 /// # Errors
 /// As [`restore`]; [`JobError::Unsupported`] for a file of another kind.
@@ -142,6 +157,11 @@ pub async fn restore_file(
         to_lsn: facts.lsn.0,
     };
     if dry_run {
+        let (path, disk, keyring) = (path.to_owned(), Arc::clone(&options.disk), options.keyring.clone());
+        progress.begin(Phase::Verify, facts.bytes);
+        let told = Arc::clone(&progress);
+        blocking(move || files::check_snapshot(&*disk, &path, keyring.as_deref(), &*told)).await?;
+        progress.end();
         return Ok(restored(None));
     }
     let mut target = Target::open(Arc::clone(&options.disk), &options.dir, options.force)?;

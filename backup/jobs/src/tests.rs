@@ -232,7 +232,13 @@ async fn what_is_backed_up_comes_back() {
 
             let target = dir.path().join(format!("restored-{round}"));
             let options = to(&target, keyring.clone());
-            assert_eq!(plan(&repository, None, &options).await.unwrap().to_lsn, made.to_lsn);
+            assert_eq!(
+                plan(&repository, None, &options, &std::env::temp_dir(), Arc::new(Silent))
+                    .await
+                    .unwrap()
+                    .to_lsn,
+                made.to_lsn
+            );
             assert!(!target.exists());
             let restored = restore(&remote, Some(&made.id), options, Arc::new(Silent)).await.unwrap();
             assert_eq!((restored.to_lsn, restored.entries), (made.to_lsn, made.entries));

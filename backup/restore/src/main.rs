@@ -41,7 +41,7 @@ struct Cli {
     /// Replace the data in a directory that is not empty
     #[arg(long, env = "CAIRN_FORCE", value_parser = FalseyValueParser::new())]
     force: bool,
-    /// Show what would be done, and do nothing
+    /// Read all of it, say whether it is whole and what would be restored, and change nothing
     #[arg(long, env = "CAIRN_DRY_RUN", value_parser = FalseyValueParser::new())]
     dry_run: bool,
     /// Ask nothing
@@ -120,6 +120,8 @@ async fn restore(session: Arc<Session>, cli: Cli) -> Result<u8, JobError> {
     if let Some(fields) = document.as_object_mut() {
         fields.insert("result".to_owned(), "ok".into());
         fields.insert("dry_run".to_owned(), cli.dry_run.into());
+        // One that is not ends with an error.
+        fields.insert("whole".to_owned(), true.into());
         fields.insert("created".to_owned(), cairn_jobs::rfc3339(restored.created_unix_ms).into());
         fields.insert("seconds".to_owned(), seconds.into());
     }
@@ -138,18 +140,19 @@ async fn from_repository(
     let repository = Repository::open(session.store(&cli.common).await?).await?;
     let id = cli.backup.as_deref();
     if cli.dry_run {
-        return cairn_jobs::plan(&repository, id, &options).await;
+        return cairn_jobs::plan(&repository, id, &options, &std::env::temp_dir(), session.progress()).await;
     }
     cairn_jobs::restore(&repository, id, options, session.progress()).await
 }
 
 fn text(restored: &Restored, dry_run: bool, seconds: f64) -> String {
-    let verb = if dry_run { "would restore" } else { "restored" };
+    let (verb, whole) =
+        if dry_run { ("would restore", "; every byte was read, and it is whole") } else { ("restored", "") };
     let (dir, bytes) = (restored.dir.display(), human_bytes(restored.bytes));
     let made = cairn_jobs::rfc3339(restored.created_unix_ms);
     let Restored { from, objects, entries, to_lsn, .. } = restored;
     format!(
-        "{verb} {from} of {made} into {dir}: {objects} files, {bytes}, {entries} keys in the snapshot, LSN {to_lsn}, {seconds:.1} s"
+        "{verb} {from} of {made} into {dir}: {objects} files, {bytes}, {entries} keys in the snapshot, LSN {to_lsn}, {seconds:.1} s{whole}"
     )
 }
 
