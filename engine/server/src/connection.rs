@@ -202,10 +202,15 @@ impl<'s, S: Stream> Connection<'s, S> {
         stats.reads_total.fetch_add(1, Relaxed);
         stats.input_bytes_total.fetch_add(count as u64, Relaxed);
         self.client.active_at.store(self.server.uptime_seconds(), Relaxed);
-        if self.input.len() > self.server.hot.query_buffer.load(Relaxed) {
+        let bytes_max = self.server.hot.query_buffer.load(Relaxed);
+        if self.input.len() > bytes_max {
             tracing::warn!(
                 id = self.client.id,
-                "closing a connection whose request exceeds client-query-buffer-limit"
+                address = self.client.address,
+                bytes = self.input.len(),
+                bytes_max,
+                "closing a client whose request is longer than client-query-buffer-limit allows: raise that, or send less at a \
+                 time"
             );
             return Ok(Some(0));
         }
@@ -483,7 +488,9 @@ impl<S: Stream> Outbox<'_, S> {
         tracing::warn!(
             id = self.inbox.id(),
             bytes = self.bytes.len(),
-            "closing a client whose replies exceed client-output-buffer-limit"
+            bytes_max = replies_max,
+            "closing a client whose replies are longer than client-output-buffer-limit allows: raise that, or ask for less at \
+             a time"
         );
         self.bytes.clear();
         io::Error::other("its replies exceed client-output-buffer-limit")
