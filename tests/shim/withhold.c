@@ -15,7 +15,8 @@
  *   CAIRN_SHIM_ENOSPC_AFTER  bytes that files below the directory may newly allocate; then ENOSPC
  *   CAIRN_SHIM_CONTROL       a directory in which the test leaves marks while the server runs: "ignore-sync" makes
  *                            syncs succeed and do nothing, "disk-full" makes every allocation fail with ENOSPC,
- *                            "hang-sync" lets no sync return while it stands
+ *                            "hang-sync" lets no sync return while it stands, "fail-sync" makes each sync of a file fail
+ *                            with EIO, and "fail-sync-once" only the next one, which takes the mark away
  *
  * Rules of the image: a write reaches it when fsync or fdatasync of that file returns, from whichever process shares
  * this start (the dirty ranges lie in memory shared with forked children). A name, its removal or its change reaches
@@ -443,10 +444,22 @@ int fallocate64(int fd, int mode, off64_t at, off64_t length) { return fallocate
 int posix_fallocate(int fd, off_t at, off_t length) { return fallocate(fd, 0, at, length) == 0 ? 0 : errno; }
 int posix_fallocate64(int fd, off64_t at, off64_t length) { return posix_fallocate(fd, at, length); }
 
+/* Takes a mark away; whether it stood. */
+static int take_mark(const char *name) {
+    char path[PATH_MAX + 32];
+    if (!has_control) return 0;
+    snprintf(path, sizeof path, "%s/%s", control, name);
+    return syscall(SYS_unlinkat, AT_FDCWD, path, 0) == 0;
+}
+
 static int synced(int fd, long call) {
     struct stat st;
     while (marked("hang-sync")) usleep(1000);
     if (!shared) return (int)syscall(call, fd);
+    if (of_fd(fd, &st) && (marked("fail-sync") || (marked("fail-sync-once") && take_mark("fail-sync-once")))) {
+        errno = EIO;
+        return -1;
+    }
     if (marked("ignore-sync")) return 0;
     lock();
     if (sys_fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {

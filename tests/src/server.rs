@@ -278,6 +278,22 @@ impl Server {
         self.await_snapshot();
     }
 
+    /// The process that writes a snapshot, once there is one.
+    #[track_caller]
+    pub fn snapshot_child(&self) -> u32 {
+        let mine = |pid: u32| -> Option<u32> {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // Behind the name: the state, and who started it.
+            let parent = line.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()?;
+            (parent == self.pid()).then_some(pid)
+        };
+        let find = || {
+            let processes = std::fs::read_dir("/proc").expect("/proc can be listed").flatten();
+            processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find_map(mine)
+        };
+        await_some(START_LIMIT, find).unwrap_or_else(|| panic!("no snapshot is written:\n{}", self.log()))
+    }
+
     /// Waits until no snapshot is being taken, and fails unless the last one went well.
     #[track_caller]
     pub fn await_snapshot(&self) {
@@ -306,6 +322,13 @@ impl Server {
         self.running.signal(Signal::Terminate);
         let status = self.running.wait(END_LIMIT);
         assert_eq!(programs::exit_code(status), 0, "a clean end was asked for:\n{}", self.running.log());
+    }
+
+    /// Waits until it ends; its exit code and all it said.
+    #[track_caller]
+    pub fn log_at_end(mut self) -> (i32, String) {
+        let code = programs::exit_code(self.running.wait(END_LIMIT));
+        (code, self.running.log())
     }
 
     /// Waits until it ends by itself; its exit code.

@@ -12,15 +12,18 @@ pub enum Signal {
     Stop,
     /// Go on after [`Signal::Stop`].
     Continue,
+    /// The end, at once.
+    Kill,
 }
 
-/// Sends `signal` to the process `pid`, which must be a child that has not been waited for.
+/// Sends `signal` to the process `pid`, which must be a child that has not been waited for, or a child of one.
 pub fn send(pid: u32, signal: Signal) {
     let number = match signal {
         Signal::Interrupt => libc::SIGINT,
         Signal::Terminate => libc::SIGTERM,
         Signal::Stop => libc::SIGSTOP,
         Signal::Continue => libc::SIGCONT,
+        Signal::Kill => libc::SIGKILL,
     };
     let pid = libc::pid_t::try_from(pid).expect("a process id fits pid_t");
     // SAFETY: kill takes two numbers and touches no memory of ours.
@@ -36,4 +39,13 @@ pub fn kill_group(leader: u32) {
     let error = std::io::Error::last_os_error();
     // Nobody being left is what is hoped for.
     assert!(result == 0 || error.raw_os_error() == Some(libc::ESRCH), "kill(-{group}): {error}");
+}
+
+/// Lets the process `pid` have no more address space than `bytes`: what it has beyond stays, and it gets no more.
+pub fn limit_memory(pid: u32, bytes: u64) {
+    let pid = libc::pid_t::try_from(pid).expect("a process id fits pid_t");
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: the limit is valid for the call, and nothing is written back.
+    let result = unsafe { libc::prlimit(pid, libc::RLIMIT_AS, &limit, std::ptr::null_mut()) };
+    assert_eq!(result, 0, "prlimit({pid}): {}", std::io::Error::last_os_error());
 }
