@@ -25,6 +25,11 @@ impl Engine {
 
     fn save_at_end(&self, is_demanded: bool) -> Result<(), ShutdownError> {
         let inner = &*self.0;
+        if inner.log.journal().is_some_and(|journal| journal.status().poisoned.is_some()) {
+            // It would be named only when the journal up to it is durable, and that will not be.
+            tracing::warn!("ending without a snapshot, since the journal has stopped");
+            return Ok(());
+        }
         if inner.scripts.is_busy() {
             if !is_demanded && inner.journal_holds_everything() {
                 tracing::warn!(
