@@ -185,7 +185,7 @@ pub enum JobError {
         bytes: u64,
     },
     /// The file system failed.
-    #[error("{}: cannot {operation}: {source}", path.display())]
+    #[error("{}: cannot {operation}: {source}{}", path.display(), cairn_disk::advice(source))]
     Io {
         /// The file or directory.
         path: PathBuf,

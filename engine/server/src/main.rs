@@ -118,6 +118,7 @@ fn start(
     log_level: log::LevelHandle,
 ) -> Result<(), Failure> {
     allow_files(&settings);
+    sys::ignore_file_size_signal();
     let bound = listen::bind(&settings).map_err(|error| Failure::new(error.exit_code(), error))?;
     let keyring = keyring(&settings)?;
     let is_encrypted = keyring.is_some();

@@ -86,6 +86,13 @@ pub(crate) fn raise_open_files(wanted: u64) -> u64 {
     }
 }
 
+/// Lets a write beyond the limit for the size of files (`ulimit -f`) be an error of that write, and not the end of the
+/// process.
+pub(crate) fn ignore_file_size_signal() {
+    // SAFETY: no handler of ours is set.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -83,7 +83,7 @@ pub enum JournalError {
         source: SealError,
     },
     /// The disk answered with an error.
-    #[error("{}: cannot {operation}: {source}", file.display())]
+    #[error("{}: cannot {operation}: {source}{}", file.display(), cairn_disk::advice(source))]
     Io {
         /// The file or directory.
         file: PathBuf,

@@ -407,7 +407,7 @@ impl Journal {
         }
     }
 
-    /// Why writes are refused, where they are. What lies in the disk's way is known from the last attempt, some tenths of
+    /// Why writes are refused, where they are, or soon will be. What lies in the disk's way is known from the last attempt, some tenths of
     /// a second ago at most.
     pub fn refusal(&self) -> Option<Refusal> {
         self.shared.refusal()

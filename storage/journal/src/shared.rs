@@ -263,12 +263,13 @@ impl Shared {
         Verdict::Wait { room_wanted: Some(wanted) }
     }
 
-    /// Why even a small write would be refused now, and since when.
+    /// Why a write of some length would be refused now, and since when. Short ones may still find room for a while.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        /// More than the effect of a small write takes.
-        const SMALL_BYTES: u64 = 256;
-        let reserved = self.reserved.load(Ordering::SeqCst) + SMALL_BYTES;
-        let Verdict::Refuse(error) = self.verdict(reserved, SMALL_BYTES) else { return None };
+        /// Longer than nearly every write.
+        const LONG_BYTES: u64 = 1 << 20;
+        let bytes = LONG_BYTES.min(self.options.segment_bytes / 8);
+        let reserved = self.reserved.load(Ordering::SeqCst) + bytes;
+        let Verdict::Refuse(error) = self.verdict(reserved, bytes) else { return None };
         let since_unix_ms = match &error {
             AdmitError::Poisoned(poisoned) => poisoned.since_unix_ms,
             AdmitError::NoSpace { .. } | AdmitError::NoSegment { .. } => {

@@ -35,6 +35,8 @@ struct Failure {
     passing: bool,
     kind: io::ErrorKind,
     reason: String,
+    /// What to do about it, to be put behind the reason.
+    advice: &'static str,
     since_unix_ms: u64,
 }
 
@@ -60,7 +62,10 @@ impl Supply {
         Some(if failure.no_space {
             AdmitError::NoSpace { dir: dir.to_path_buf() }
         } else {
-            AdmitError::NoSegment { dir: dir.to_path_buf(), reason: failure.reason.clone() }
+            AdmitError::NoSegment {
+                dir: dir.to_path_buf(),
+                reason: format!("{}{}", failure.reason, failure.advice),
+            }
         })
     }
 
@@ -205,6 +210,7 @@ fn record(shared: &Shared, supply: &mut Supply, outcome: io::Result<Prepared>) {
                 passing: is_passing(&error),
                 kind: error.kind(),
                 reason: error.to_string(),
+                advice: cairn_disk::advice(&error),
                 since_unix_ms: since,
             });
             shared.supply_failed.store(true, Ordering::SeqCst);

@@ -202,9 +202,6 @@ fn hint_of_signal(signal: i32) -> &'static str {
         libc::SIGBUS => {
             " (SIGBUS): most likely it got no memory, or the disk failed under a file it had mapped"
         }
-        libc::SIGXFSZ => {
-            " (SIGXFSZ): the file would have grown beyond the limit for files (ulimit -f); raise it"
-        }
         libc::SIGTERM => " (SIGTERM): somebody ended it",
         _ => "; if nobody sent it, that is a mistake in this program worth reporting",
     }

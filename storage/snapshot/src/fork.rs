@@ -413,12 +413,13 @@ fn close_one_by_one(first: libc::c_uint, last: libc::c_uint) {
     }
 }
 
-/// Puts all handlers to their defaults but those that catch faults, ignores SIGINT, and lets signals through again.
+/// Puts all handlers to their defaults but those that catch faults, ignores SIGINT, and SIGXFSZ in favour of the error that
+/// a write then gives, and lets signals through again.
 fn reset_signals() {
     for signal in 1..=libc::SIGRTMAX() {
         let action = match signal {
             libc::SIGSEGV | libc::SIGBUS => continue,
-            libc::SIGINT => libc::SIG_IGN,
+            libc::SIGINT | libc::SIGXFSZ => libc::SIG_IGN,
             _ => libc::SIG_DFL,
         };
         // SAFETY: sets no function of ours; what the system refuses (SIGKILL, SIGSTOP) stays as it is.
