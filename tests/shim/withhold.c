@@ -16,7 +16,8 @@
  *   CAIRN_SHIM_CONTROL       a directory in which the test leaves marks while the server runs: "ignore-sync" makes
  *                            syncs succeed and do nothing, "disk-full" makes every allocation fail with ENOSPC,
  *                            "hang-sync" lets no sync return while it stands, "fail-sync" makes each sync of a file fail
- *                            with EIO, and "fail-sync-once" only the next one, which takes the mark away
+ *                            with EIO, and "fail-sync-once" only the next one, which takes the mark away; "fail-fork"
+ *                            lets no process be forked, for want of memory
  *
  * Rules of the image: a write reaches it when fsync or fdatasync of that file returns, from whichever process shares
  * this start (the dirty ranges lie in memory shared with forked children). A name, its removal or its change reaches
@@ -26,6 +27,7 @@
  * for all files below it.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -471,6 +473,17 @@ static int synced(int fd, long call) {
     unlock();
     return (int)syscall(call, fd);
 }
+pid_t fork(void) {
+    static pid_t (*next)(void);
+    if (marked("fail-fork")) {
+        errno = ENOMEM;
+        return -1;
+    }
+    if (!next) next = (pid_t(*)(void))dlsym(RTLD_NEXT, "fork");
+    if (!next) die("there is no fork");
+    return next();
+}
+
 int fsync(int fd) { return synced(fd, SYS_fsync); }
 int fdatasync(int fd) { return synced(fd, SYS_fdatasync); }
 int syncfs(int fd) {

@@ -69,7 +69,7 @@ impl Shim {
         self.home.path().join("control")
     }
 
-    /// Sets the mark `ignore-sync`, `hang-sync`, `fail-sync`, `fail-sync-once` or `disk-full`; the running program heeds it at once.
+    /// Sets the mark `ignore-sync`, `hang-sync`, `fail-sync`, `fail-sync-once`, `fail-fork` or `disk-full`; the running program heeds it at once.
     pub fn mark(&self, name: &str) {
         fs::write(self.control().join(name), b"").expect("a mark can be set");
     }

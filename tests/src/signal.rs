@@ -43,9 +43,19 @@ pub fn kill_group(leader: u32) {
 
 /// Lets the process `pid` have no more address space than `bytes`: what it has beyond stays, and it gets no more.
 pub fn limit_memory(pid: u32, bytes: u64) {
+    limit(pid, libc::RLIMIT_AS, bytes);
+}
+
+/// Lets the process `pid` write no file beyond `bytes`.
+pub fn limit_files(pid: u32, bytes: u64) {
+    limit(pid, libc::RLIMIT_FSIZE, bytes);
+}
+
+fn limit(pid: u32, what: libc::__rlimit_resource_t, bytes: u64) {
     let pid = libc::pid_t::try_from(pid).expect("a process id fits pid_t");
-    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // The limit up to which it may be raised again stays as high as it can be.
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the limit is valid for the call, and nothing is written back.
-    let result = unsafe { libc::prlimit(pid, libc::RLIMIT_AS, &limit, std::ptr::null_mut()) };
+    let result = unsafe { libc::prlimit(pid, what, &limit, std::ptr::null_mut()) };
     assert_eq!(result, 0, "prlimit({pid}): {}", std::io::Error::last_os_error());
 }

@@ -108,7 +108,7 @@ fn a_moment(random: &mut Random) {
 /// may come before, within or after it, its manifest and its trimming included; in the other it is sure to be at work still.
 fn a_round(round: usize, server: &Server, random: &mut Random) {
     a_moment(random);
-    if round % 3 > 0 {
+    if !round.is_multiple_of(3) {
         let mut client = server.connect();
         let delay = if round % 3 == 2 { "1000" } else { "0" };
         assert_eq!(client.args(&["CONFIG", "SET", "rdb-key-save-delay", delay]), Value::ok());

@@ -25,6 +25,9 @@ impl Backup {
         server.connect().pipeline(&workload::dataset(7, 600)).expect("the dataset is taken");
         server.bgsave();
         let keys = server.info("cairn_snapshot_entries").and_then(|text| text.parse().ok()).unwrap_or(0);
+        let snapshot = home.path().join("copy.cairn");
+        let named = files::named(setup.dir(), "snapshot-").pop().expect("a snapshot");
+        std::fs::copy(named, &snapshot).expect("it can be copied");
         server.connect().ask("SET behind:the:snapshot 1");
         let repository = home.path().join("repository");
         let create =
@@ -32,9 +35,6 @@ impl Backup {
         let create = create.option("--dir", setup.dir()).option("--server", server.address().to_string());
         create.option("--encryption-key-file", &keyring).run().expect(0);
         server.stop();
-        let snapshot = home.path().join("copy.cairn");
-        let named = files::named(setup.dir(), "snapshot-").pop().expect("a snapshot");
-        std::fs::copy(named, &snapshot).expect("it can be copied");
         Self { home, keyring, snapshot, repository, keys }
     }
 

@@ -172,6 +172,30 @@ fn when_the_journal_has_stopped() {
     }
 }
 
+/// What waits for the disk is waited for; a second signal does not wait, and the exit code says so.
+#[test]
+fn while_the_disk_hangs() {
+    for signal in SIGNALS {
+        let case = Case::new();
+        let shim = Shim::new(&case.dir);
+        let setup = case.setup().with("save", "");
+        let server = setup.clone().env(shim.full_disk(None)).start();
+        let (mut client, digest) = populate(&server);
+        shim.mark("hang-sync");
+        client.send(b"SET unacknowledged 1\r\n").expect("it can be sent");
+        assert!(client.is_silent(Duration::from_millis(200)));
+        server.signal(signal);
+        let begun = || server.log().contains("ending cleanly; a second signal ends at once").then_some(());
+        assert!(await_some(LIMIT, begun).is_some(), "{}", server.log());
+        let log = ends(server, signal, 130);
+        assert!(log.contains("ending at once: what is not yet durable is lost"), "{log}");
+        let server = setup.start();
+        server.connect().ask("DEL unacknowledged");
+        assert_eq!(server.digest(), digest);
+        server.stop();
+    }
+}
+
 #[test]
 fn while_a_script_runs_on() {
     // One that has written cannot be ended, and nothing of it may be there afterwards.

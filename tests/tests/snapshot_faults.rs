@@ -154,6 +154,47 @@ fn one_that_gets_no_disk_says_so() {
     untouched(&setup, server, &before);
 }
 
+/// A limit to the size of files is an error like any other, and not the end of the process by a signal.
+#[test]
+fn one_that_may_not_write_so_much_says_so() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let setup = Setup::cairn(&home.path().join("data")).journal("always");
+    let (server, mut client) = with_snapshot(&setup);
+    let before = snapshots(setup.dir());
+    assert_eq!(client.ask("CONFIG SET rdb-key-save-delay 1000"), Value::ok());
+    client.ask("BGSAVE");
+    signal::limit_files(server.snapshot_child(), 1);
+    let text = failure(&server);
+    assert!(
+        text.ends_with(
+            ".cairn.tmp: File too large (os error 27); raise the limit for the size of files (ulimit -f)"
+        ),
+        "{text}"
+    );
+    untouched(&setup, server, &before);
+}
+
+#[test]
+fn one_that_cannot_even_begin_says_so() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let setup = Setup::cairn(&home.path().join("data")).journal("always");
+    let shim = Shim::new(setup.dir());
+    let (server, mut client) = with_snapshot(&setup.clone().env(shim.full_disk(None)));
+    let before = snapshots(setup.dir());
+    shim.mark("fail-fork");
+    client.ask("BGSAVE");
+    assert_eq!(
+        failure(&server),
+        "fork failed: Cannot allocate memory (os error 12); the system has no memory or no process left for it: set \
+         vm.overcommit_memory to 1, or lower maxmemory, or raise the limit of processes"
+    );
+    shim.unmark("fail-fork");
+    server.bgsave();
+    assert_ne!(snapshots(setup.dir()), before);
+    let before = snapshots(setup.dir());
+    untouched(&setup, server, &before);
+}
+
 /// The memory that writes copy while a snapshot is written is bounded; without writes the same bound is no obstacle.
 #[test]
 fn one_for_which_too_much_is_copied_is_ended_before_memory_runs_out() {
