@@ -5,6 +5,7 @@
 //! a command; what happened when is sampled by the clock.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cairn_format::Lsn;
@@ -20,12 +21,18 @@ pub(crate) struct Archive {
     state: Mutex<State>,
     /// Held while journal goes, and while somebody asks for some to stay: whoever was told that it stays can rely on that.
     trimming: Mutex<()>,
+    /// Whether it is further behind than it may be; apart, since each write asks.
+    is_behind: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     /// Journal below a snapshot stays until it is archived.
     is_awaited: bool,
+    /// How far behind the archive may be before writes are refused.
+    lag_max: Option<Duration>,
+    /// Since when it has been further behind, in milliseconds since the Unix epoch.
+    behind_since: Option<u64>,
     /// As an agent told last.
     archived: Option<Archived>,
     /// What is held from where on, by number.
@@ -157,9 +164,17 @@ impl Engine {
         })
     }
 
-    /// Whether journal below a snapshot stays until it is archived.
-    pub fn await_archive(&self, is_awaited: bool) {
-        self.0.archive.state.lock().is_awaited = is_awaited;
+    /// Whether journal below a snapshot stays until it is archived; and how far behind the archive may be before writes are
+    /// refused.
+    pub fn await_archive(&self, is_awaited: bool, lag_max: Option<Duration>) {
+        let mut state = self.0.archive.state.lock();
+        (state.is_awaited, state.lag_max) = (is_awaited, lag_max.filter(|_| is_awaited));
+    }
+
+    /// Whether the archive is further behind than it may be, so that writes are refused.
+    #[must_use]
+    pub fn is_archive_behind(&self) -> bool {
+        self.0.archive.is_behind()
     }
 
     /// Notes how far the archive is. Journal that is not needed any more goes with the next [`Engine::trim`].
@@ -173,6 +188,12 @@ impl Engine {
         }
         self.0.archive.state.lock().archived = Some(archived);
         Ok(())
+    }
+
+    /// How far the archive is, where an agent has told since the start.
+    #[must_use]
+    pub fn archived(&self) -> Option<Archived> {
+        self.0.archive.state.lock().archived
     }
 
     /// Keeps the journal from `lsn` on for as long as the hold lives. Waits for a trim that is under way.
@@ -197,19 +218,6 @@ impl Engine {
         Ok(JournalHold { engine: self.clone(), number })
     }
 
-    /// Lets go of journal that neither recovery, nor the archive, nor a hold needs. Writes the manifest where there is any.
-    ///
-    /// # Errors
-    /// Those of the disk; the journal is then there as before, or named no more.
-    pub fn trim(&self) -> std::io::Result<()> {
-        if self.is_loading() {
-            return Ok(());
-        }
-        let trimming = self.0.archive.begin_trim();
-        let snapshot = self.0.snapshot_lsn();
-        self.0.catalog().trim(trimming.needed_from(snapshot))
-    }
-
     /// As [`Engine::snapshot`]; but where one is being taken, that one.
     ///
     /// # Errors
@@ -230,17 +238,43 @@ impl Engine {
     }
 }
 
+/// What clients and probes hear of an archive that is too far behind.
+pub(crate) fn archive_behind(max: Duration) -> String {
+    format!(
+        "the backup is further behind than backup-max-lag allows ({} s), so writes are refused; they resume by themselves \
+         once it has caught up. INFO backup and the log say what keeps it",
+        max.as_secs_f64()
+    )
+}
+
 impl Inner {
     /// Notes where the journal ends now; to be called when it is there, and with every tick.
     pub(crate) fn sample_position(&self) {
         // The time first: what was appended until then lies below the position.
         let (at, unix_ms) = (Instant::now(), now_ms().unsigned_abs());
         let lsn = self.log.end();
-        self.archive.state.lock().samples.note(Sample { lsn, at, unix_ms });
+        let mut state = self.archive.state.lock();
+        state.samples.note(Sample { lsn, at, unix_ms });
+        if state.lag_max.is_some() || state.behind_since.is_some() {
+            let durable = self.log.durable();
+            self.archive.is_behind.store(state.judge(durable, unix_ms), Ordering::Relaxed);
+        }
     }
 }
 
 impl Archive {
+    /// Whether writes are refused because the archive is too far behind.
+    #[inline]
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
+    }
+
+    /// Since when (unix ms) it has been too far behind, and how far it may be.
+    pub(crate) fn behind(&self) -> Option<(u64, Duration)> {
+        let state = self.state.lock();
+        state.behind_since.zip(state.lag_max)
+    }
+
     /// Nobody asks for journal to stay from here on, until what this gives is dropped.
     pub(crate) fn begin_trim(&self) -> Trimming<'_> {
         Trimming { archive: self, _alone: self.trimming.lock() }
@@ -253,17 +287,47 @@ pub(crate) struct Trimming<'a> {
     _alone: MutexGuard<'a, ()>,
 }
 
+/// What somebody needs of the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// From here on it has to stay.
+    pub(crate) needed_from: Lsn,
+    /// Whether anybody but recovery wants any.
+    pub(crate) is_wanted: bool,
+    /// Below this it is archived, where an agent has told.
+    pub(crate) archived: Option<Lsn>,
+}
+
 impl Trimming<'_> {
-    /// From where on the journal has to stay, where recovery needs it from `snapshot` on.
-    pub(crate) fn needed_from(&self, snapshot: Lsn) -> Lsn {
+    /// What has to stay, where recovery needs the journal from `snapshot` on.
+    pub(crate) fn held(&self, snapshot: Lsn) -> Held {
         let state = self.archive.state.lock();
-        let archived = state.archived.map_or(Lsn::ZERO, |archived| archived.lsn);
-        let awaited = state.is_awaited.then_some(archived);
-        state.holds.values().copied().chain(awaited).fold(snapshot, Lsn::min)
+        let archived = state.archived.map(|archived| archived.lsn);
+        let awaited = state.is_awaited.then_some(archived.unwrap_or(Lsn::ZERO));
+        let needed_from = state.holds.values().copied().chain(awaited).fold(snapshot, Lsn::min);
+        let is_wanted = state.is_awaited || !state.holds.is_empty();
+        Held { needed_from, is_wanted, archived }
+    }
+
+    /// What lies below a position is gone: nobody holds it any more.
+    pub(crate) fn forget_below(&self, lsn: Lsn) {
+        self.archive.state.lock().holds.retain(|_, held| *held >= lsn);
     }
 }
 
 impl State {
+    /// Whether the archive is too far behind now; tells the log when that changes.
+    fn judge(&mut self, durable: Lsn, now_unix_ms: u64) -> bool {
+        let age = self.lag(durable, Lsn::ZERO).age;
+        let is_behind = self.lag_max.is_some_and(|max| age > max);
+        if is_behind && self.behind_since.is_none() {
+            self.behind_since = Some(now_unix_ms);
+        } else if !is_behind {
+            self.behind_since = None;
+        }
+        is_behind
+    }
+
     fn lag(&self, durable: Lsn, journal_from: Lsn) -> ArchiveLag {
         let archived = self.archived.map_or(Lsn::ZERO, |archived| archived.lsn);
         if archived >= durable {
@@ -396,9 +460,23 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_may_be_so_far_behind_and_no_further() {
+        let mut state = state(&[sample(200, 60), sample(300, 30)]);
+        assert!(!state.judge(Lsn(300), 1), "nobody asked for a bound");
+        state.lag_max = Some(Duration::from_secs(45));
+        assert!(state.judge(Lsn(300), 1) && state.judge(Lsn(300), 2));
+        assert_eq!(state.behind_since, Some(1));
+        state.archived = Some(Archived { lsn: Lsn(250), unix_ms: 0 });
+        assert!(state.judge(Lsn(300), 3), "what was appended 60 s ago is still missing");
+        state.archived = Some(Archived { lsn: Lsn(300), unix_ms: 0 });
+        assert!(!state.judge(Lsn(300), 4));
+        assert_eq!(state.behind_since, None);
+    }
+
+    #[test]
     fn journal_stays_for_whoever_needs_it() {
         let archive = Archive::default();
-        let needed = |archive: &Archive| archive.begin_trim().needed_from(Lsn(500));
+        let needed = |archive: &Archive| archive.begin_trim().held(Lsn(500)).needed_from;
         assert_eq!(needed(&archive), Lsn(500));
         archive.state.lock().is_awaited = true;
         assert_eq!(needed(&archive), Lsn::ZERO);

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_disk::{Disk, File, temporary_name};
+use cairn_disk::{Disk, File, RealDisk, temporary_name};
 use cairn_format::header::{Identity, Magic};
 use cairn_format::manifest::{Manifest, SegmentEntry, SnapshotEntry};
 use cairn_format::{LineageId, Lsn, PAGE};
@@ -224,6 +224,11 @@ impl Catalog {
         Ok(())
     }
 
+    /// Where the oldest segment ends, where it is not the only one.
+    pub(crate) fn end_of_oldest(&self) -> Option<Lsn> {
+        self.manifest.lock().segments.get(1).map(|segment| segment.first_lsn)
+    }
+
     /// Where the journal begins that the manifest names; `None` where it names none.
     pub(crate) fn journal_from(&self) -> Option<Lsn> {
         self.manifest.lock().segments.first().map(|segment| segment.first_lsn)
@@ -313,6 +318,23 @@ fn names_in(manifest: &Manifest) -> impl Iterator<Item = &str> {
 
 /// What Redis keeps its data in: a directory with these is not empty, and not ours.
 const REDIS_FILES: [&str; 3] = ["dump.rdb", "appendonly.aof", "appendonlydir"];
+
+/// Whether a directory holds data, of ours or of Redis, whole or not: where it does not, nothing can be lost by filling it.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn holds_data(dir: &Path) -> Result<bool, OpenError> {
+    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    if !RealDisk.exists(dir).map_err(io)? {
+        return Ok(false);
+    }
+    let is_data = |name: &str| {
+        name == MANIFEST
+            || REDIS_FILES.contains(&name)
+            || matches!(Kind::of(name), Some(Kind::Journal | Kind::Snapshot))
+    };
+    Ok(RealDisk.list(dir).map_err(io)?.iter().any(|entry| is_data(&entry.name)))
+}
 
 /// A file of ours, by its name. Anything else in the directory is somebody else's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

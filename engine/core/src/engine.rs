@@ -17,7 +17,7 @@ use cairn_keyspace::types::Limits;
 use cairn_keyspace::{Discards, KeyHash, Keyspace, Locked, SHARDS};
 use parking_lot::{Mutex, RwLock};
 
-use crate::archive::Archive;
+use crate::archive::{Archive, archive_behind};
 use crate::attention::Attention;
 use crate::blocked::{self, Blocked, Waiters};
 use crate::catalog::Catalog;
@@ -33,6 +33,7 @@ use crate::process::Process;
 use crate::readiness::{Ending, ReadinessLog};
 use crate::recovery::{self, Recovery};
 use crate::snapshots::{self, SnapshotInfo, Snapshots};
+use crate::trimming::JournalSpace;
 
 /// An open data directory. Clones share it; it closes when the last goes, or by [`Engine::shutdown`].
 #[derive(Clone)]
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) keyspace: Keyspace,
     pub(crate) log: Log,
     pub(crate) archive: Archive,
+    pub(crate) space: JournalSpace,
     /// Known once the data is loaded.
     catalog: OnceLock<Arc<Catalog>>,
     pub(crate) loading: Loading,
@@ -292,6 +294,7 @@ impl Engine {
             keyspace,
             log: Log::default(),
             archive: Archive::default(),
+            space: JournalSpace::default(),
             snapshots: Snapshots::new(),
             keys: Keys::new(options.keyring.clone()),
             catalog: OnceLock::new(),
@@ -436,10 +439,11 @@ impl Engine {
         };
         // Asked before the locks: a disk that is full or slow holds up nobody else, and nothing is half done.
         let bytes = admission_bytes(spec, session, args);
-        if bytes.is_some() && inner.snapshots.is_failing() && inner.settings.stops_writes_on_snapshot_error()
+        if bytes.is_some()
+            && inner.snapshots.is_failing() | inner.archive.is_behind()
+            && let Some(why) = inner.why_no_writes()
         {
-            let (_, why) = inner.snapshots.failure();
-            self.refuse(session, &format!("MISCONF {SNAPSHOT_FAILED}: {why}"), reply);
+            self.refuse(session, &format!("MISCONF {why}"), reply);
             return Outcome::Done { hold: Lsn::ZERO };
         }
         let permit = match bytes.and_then(|bytes| inner.log.admit(bytes)) {
@@ -810,6 +814,16 @@ fn refuse_while_busy(
 }
 
 impl Inner {
+    /// Why writes are refused although the journal would take them, if they are.
+    #[cold]
+    fn why_no_writes(&self) -> Option<String> {
+        if self.snapshots.is_failing() && self.settings.stops_writes_on_snapshot_error() {
+            let (_, why) = self.snapshots.failure();
+            return Some(format!("{SNAPSHOT_FAILED}: {why}"));
+        }
+        self.archive.behind().map(|(_, max)| archive_behind(max))
+    }
+
     /// The files of the directory; they are known to all that runs after loading.
     pub(crate) fn catalog(&self) -> &Arc<Catalog> {
         self.catalog.get().expect("nothing asks for files before they are loaded")

@@ -49,6 +49,7 @@ const SECTIONS: &[(&str, bool)] = &[
     ("clients", true),
     ("memory", true),
     ("persistence", true),
+    ("backup", true),
     ("stats", true),
     ("replication", true),
     ("cpu", true),

@@ -44,7 +44,7 @@ pub trait Process: Send + Sync {
     }
     /// Sets the counters of INFO back to zero.
     fn reset_statistics(&self) {}
-    /// Lines of an INFO section (`server`, `clients`, `memory`, `stats`, `cpu`), before those of the engine.
+    /// Lines of an INFO section (`server`, `clients`, `memory`, `backup`, `stats`, `cpu`), before those of the engine.
     fn info(&self, _section: &str) -> Vec<(&'static str, String)> {
         Vec::new()
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use cairn_journal::{AdmitError, Fsync};
 use parking_lot::Mutex;
 
+use crate::archive::archive_behind;
 use crate::engine::{Engine, Inner, SNAPSHOT_FAILED, now_ms};
 
 /// An effect that has waited for its sync for so long tells of a disk that hangs. Slow ones take seconds at worst.
@@ -47,6 +48,12 @@ pub enum NotReadyReason {
         /// What it said.
         error: String,
     },
+    /// `backup-max-lag`, and the archive is further behind.
+    #[error("{}", archive_behind(*max))]
+    BackupBehind {
+        /// How far behind it may be.
+        max: Duration,
+    },
     /// A script has run for longer than `busy-reply-threshold`; most requests are answered with BUSY.
     #[error(
         "a script has run for {seconds} s; SCRIPT KILL or FUNCTION KILL ends it if it has written nothing"
@@ -71,6 +78,7 @@ impl NotReadyReason {
             Self::Refused(AdmitError::Poisoned(_)) => "journal-stopped",
             Self::DiskHangs { .. } => "disk-hangs",
             Self::SnapshotFailed { .. } => "snapshot-failed",
+            Self::BackupBehind { .. } => "backup-behind",
             Self::Busy { .. } => "busy",
             Self::Ending => "ending",
         }
@@ -135,6 +143,9 @@ impl Inner {
         if self.snapshots.is_failing() && self.settings.stops_writes_on_snapshot_error() {
             let (since_unix_ms, error) = self.snapshots.failure();
             return not_ready(since_unix_ms, NotReadyReason::SnapshotFailed { error });
+        }
+        if let Some((since_unix_ms, max)) = self.archive.behind() {
+            return not_ready(since_unix_ms, NotReadyReason::BackupBehind { max });
         }
         if let Some(busy) = self.scripts.busy_for() {
             return not_ready(ago(busy), NotReadyReason::Busy { seconds: busy.as_secs() });

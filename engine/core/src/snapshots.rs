@@ -576,7 +576,7 @@ fn install(inner: &Inner, target: &Target, summary: &Summary) -> Result<(), Save
         entries: summary.entries,
     };
     let trimming = inner.archive.begin_trim();
-    let keep_from = inner.log.journal().map(|_| trimming.needed_from(lsn));
+    let keep_from = inner.log.journal().map(|_| trimming.held(lsn).needed_from);
     inner
         .catalog()
         .snapshot_installed(entry, keep_from)

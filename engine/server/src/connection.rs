@@ -488,7 +488,7 @@ impl<S: Stream> Outbox<'_, S> {
         tracing::warn!(
             id = self.inbox.id(),
             bytes = self.bytes.len(),
-            bytes_max = replies_max,
+            bytes_max = self.server.hot.replies_max.load(Relaxed),
             "closing a client whose replies are longer than client-output-buffer-limit allows: raise that, or ask for less at \
              a time"
         );

@@ -211,7 +211,7 @@ impl Connection {
                 Err(error) => failed(error),
             },
             Request::Report(report) => {
-                self.server.backup.lock().report.update(report);
+                self.server.backup.report(report);
                 json!({ "ok": true })
             }
         }

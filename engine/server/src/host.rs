@@ -4,12 +4,13 @@ use crate::alloc::{self, HugePages};
 use crate::config::{DebugCommand, Fsync, MaxmemoryPolicy, Settings, Written};
 use crate::info;
 use crate::server::Server;
+use crate::supervisor;
 use crate::sys;
 use crate::users;
 use cairn_engine::observed::Observed;
 use cairn_engine::{
-    AutoRewrite, ClientFilter, Delivery, Destination, EvictionPolicy, Inbox, Limits, Memory, MemoryLimit,
-    Options, OutputLimits, Parcel, Pause, Process, SavePoint, Session,
+    AutoRewrite, ClientFilter, Delivery, Destination, Engine, EvictionPolicy, Inbox, Limits, Memory,
+    MemoryLimit, Options, OutputLimits, Parcel, Pause, Process, SavePoint, Session,
 };
 use cairn_seal::Keyring;
 use std::io;
@@ -82,7 +83,12 @@ impl Process for Server {
         if changed.requirepass != config.requirepass {
             self.engine.acl().set_default_password(changed.requirepass.as_bytes());
         }
+        let is_other_agent = supervisor::is_other_agent(&config, &changed);
         *config = changed;
+        drop(config);
+        if is_other_agent {
+            self.backup.changed.notify_one();
+        }
         Ok(())
     }
 
@@ -258,6 +264,13 @@ pub(crate) fn options(settings: &Settings, keyring: Option<Keyring>) -> Options 
     options.memory = memory(settings);
     options.heap = Some(Arc::new(HugePages::default()));
     options
+}
+
+/// What the archive needs of the journal.
+pub(crate) fn set_archive(engine: &Engine, settings: &Settings) {
+    let lag_max = settings.backup_max_lag.duration();
+    engine.await_archive(!settings.backup_url.is_empty(), Some(lag_max).filter(|max| !max.is_zero()));
+    engine.set_journal_disk_limit(settings.journal_disk_limit);
 }
 
 /// What of the commands that run is worth noting.

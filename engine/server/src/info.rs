@@ -18,6 +18,7 @@ pub(crate) fn section(server: &Server, name: &str) -> Fields {
         "server" => server_section(server),
         "clients" => clients_section(server),
         "memory" => memory_section(server),
+        "backup" => server.backup_lines(),
         "stats" => stats_section(server),
         "cpu" => cpu_section(),
         _ => Fields::new(),

@@ -11,6 +11,7 @@ mod available;
 mod backup;
 mod blocked;
 mod check;
+mod child;
 mod client_memory;
 mod clients;
 mod config;
@@ -23,9 +24,11 @@ mod listen;
 mod log;
 mod metering;
 mod pause;
+mod seed;
 mod server;
 mod signals;
 mod stats;
+mod supervisor;
 mod sys;
 mod turns;
 mod users;
@@ -122,9 +125,11 @@ fn start(
     let bound = listen::bind(&settings).map_err(|error| Failure::new(error.exit_code(), error))?;
     let keyring = keyring(&settings)?;
     let is_encrypted = keyring.is_some();
+    let aside = aside::start().map_err(|error| Failure::new(1, format!("cannot start a thread: {error}")))?;
+    let mut signals = signals::listen().map_err(|error| Failure::new(1, error))?;
+    aside.block_on(seed::fill(&settings, signals.first()))?;
     let engine = Engine::claim(host::options(&settings, keyring)).map_err(not_opened)?;
     users::begin(engine.acl(), &settings).map_err(|error| Failure::new(2, error))?;
-    let aside = aside::start().map_err(|error| Failure::new(1, format!("cannot start a thread: {error}")))?;
     let kick = engine.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.worker_threads())
@@ -136,7 +141,6 @@ fn start(
         .map_err(|error| Failure::new(1, format!("cannot start the runtime: {error}")))?;
     let server = Server::new(engine, settings, config_file, log_level);
     let result = runtime.block_on(async {
-        let mut signals = signals::listen().map_err(|error| Failure::new(1, error))?;
         let _unix_file = bound.serve(&server).map_err(|error| Failure::new(1, error))?;
         let _pidfile = Pidfile::write(&server.config.read().pidfile)?;
         server.start_clock().map_err(|error| Failure::new(1, format!("cannot start a thread: {error}")))?;
@@ -148,7 +152,18 @@ fn start(
         // Whoever reads that it is ready shall not be told that it loads.
         server.engine.serve();
         announce(&server, is_encrypted);
-        serve_until_ended(&server, &mut signals).await
+        let agent = {
+            let _aside = aside.enter();
+            supervisor::start(&server)
+        };
+        let ended = serve_until_ended(&server, &mut signals).await;
+        server.end_backup();
+        // It fails only where the process ends anyway.
+        let _ = agent.await;
+        if ended.is_ok() {
+            tracing::info!("ready to exit, bye bye");
+        }
+        ended
     });
     // Connections wait for nothing but the end: they need not be asked.
     runtime.shutdown_background();
@@ -236,7 +251,7 @@ fn announce(server: &Server, is_encrypted: bool) {
 async fn serve_until_ended(server: &Arc<Server>, signals: &mut Signals) -> Result<(), Failure> {
     loop {
         let name = tokio::select! {
-            finished = server.finished() => return goodbye(finished),
+            finished = server.finished() => return ended(finished),
             name = signals.first() => name,
         };
         tracing::info!(signal = name, "ending cleanly; a second signal ends at once");
@@ -246,7 +261,7 @@ async fn serve_until_ended(server: &Arc<Server>, signals: &mut Signals) -> Resul
         };
         let job = Job::Shutdown { save: ending.save, force: ending.force };
         tokio::select! {
-            finished = server.finished() => return goodbye(finished),
+            finished = server.finished() => return ended(finished),
             _refusal = server.shut_down(job, Protocol::Resp2) => {
                 signals.forget_first();
                 tracing::error!("could not end cleanly, so the server goes on; the reason is above");
@@ -255,10 +270,10 @@ async fn serve_until_ended(server: &Arc<Server>, signals: &mut Signals) -> Resul
     }
 }
 
-/// The last words; where not everything is on disk, the exit code says so too.
-fn goodbye(finished: Result<(), String>) -> Result<(), Failure> {
+/// What is still to say; where not everything is on disk, the exit code says so too.
+fn ended(finished: Result<(), String>) -> Result<(), Failure> {
     finished.map_err(|why| Failure::new(1, format!("ended, but not cleanly: {why}")))?;
-    tracing::info!("everything is on disk: ready to exit, bye bye");
+    tracing::info!("everything is on disk");
     Ok(())
 }
 

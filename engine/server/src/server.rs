@@ -38,7 +38,7 @@ pub(crate) struct Server {
     pub(crate) links: Links,
     pub(crate) stats: Stats,
     pub(crate) run_id: String,
-    pub(crate) backup: Mutex<Backup>,
+    pub(crate) backup: Backup,
     /// The TCP addresses that are listened on, and the tasks that do.
     pub(crate) listening: Mutex<Vec<(SocketAddr, AbortHandle)>>,
     /// One CONFIG SET at a time.
@@ -107,7 +107,7 @@ impl Server {
             links: Links::default(),
             stats: Stats::default(),
             run_id: run_id(),
-            backup: Mutex::default(),
+            backup: Backup::default(),
             listening: Mutex::default(),
             configuring: Mutex::default(),
             me: Weak::clone(me),
@@ -123,6 +123,7 @@ impl Server {
         server.apply_to_hub(&server.config.read());
         server.engine.set_key_save_delay(server.config.read().key_save_delay);
         server.clients.set_memory_limit(host::client_memory(&server.config.read()));
+        host::set_archive(&server.engine, &server.config.read());
         server
     }
 
@@ -179,6 +180,7 @@ impl Server {
         self.apply_to_hub(settings);
         self.clients.set_memory_limit(host::client_memory(settings));
         self.engine.set_busy_after_ms(u64::try_from(settings.busy_reply_ms).unwrap_or(0));
+        host::set_archive(&self.engine, settings);
     }
 
     /// Starts the thread that runs the housekeeping `hz` times a second, for as long as the process lives. It is no

@@ -17,6 +17,12 @@ pub(super) fn section(inner: &Inner, line: &mut dyn FnMut(Arguments<'_>)) {
     line(format_args!("cairn_lineage:{}", inner.lineage()));
     line(format_args!("cairn_journal_end_lsn:{}", inner.log.end()));
     line(format_args!("cairn_journal_durable_lsn:{}", inner.log.durable()));
+    let space = inner.space.usage();
+    line(format_args!("cairn_journal_disk_bytes:{}", space.bytes));
+    line(format_args!("cairn_journal_disk_limit:{}", space.limit_bytes));
+    line(format_args!("cairn_journal_disk_near_limit:{}", u8::from(space.is_near_limit())));
+    line(format_args!("cairn_journal_kept_bytes:{}", space.kept_bytes));
+    line(format_args!("cairn_journal_dropped_segments:{}", space.dropped_total));
     journal(inner, &status, line);
 }
 

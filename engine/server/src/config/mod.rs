@@ -3,6 +3,7 @@
 //! Every directive is a row of [`table`] or, where only one value of it is provided, of [`foreign`]. What is not there is refused, never ignored: a server that
 //! silently drops a directive about durability or access is worse than one that does not start.
 
+mod backup;
 mod clients;
 mod ending;
 mod file;
@@ -12,6 +13,7 @@ mod rewrite;
 mod table;
 mod value;
 
+pub(crate) use backup::{Retention, Seed, Span};
 pub(crate) use ending::Ending;
 pub(crate) use file::load;
 pub(crate) use rewrite::{Written, rewrite};
@@ -102,6 +104,24 @@ pub(crate) struct Settings {
     pub(crate) client_memory: clients::ClientMemoryLimit,
     pub(crate) events: Interest,
     pub(crate) tracked_keys_max: i64,
+    /// 0: no HTTP.
+    pub(crate) http_port: i64,
+    /// 0: no limit.
+    pub(crate) journal_disk_limit: u64,
+    /// Empty: no backup.
+    pub(crate) backup_url: String,
+    pub(crate) backup_interval: Span,
+    /// Empty: the agent's own.
+    pub(crate) backup_schedule: String,
+    /// Empty: everything is kept.
+    pub(crate) backup_retention: Retention,
+    /// 0: no bound.
+    pub(crate) backup_max_lag: Span,
+    /// Empty: nothing is run.
+    pub(crate) backup_on_failure: String,
+    pub(crate) seed: Seed,
+    /// Empty: the latest moment there is.
+    pub(crate) seed_time: String,
 }
 
 /// Why the server does not start with this configuration. Never holds a value: it may be a password.

@@ -2,7 +2,7 @@
 
 use super::foreign::FOREIGN;
 use super::value::{DebugCommand, Field, Fsync, Kind, LogFormat, LogLevel, MaxmemoryPolicy, PubsubDefault};
-use super::{Settings, clients, ending, memory};
+use super::{Settings, backup, clients, ending, memory};
 
 /// When a directive may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +105,7 @@ static DIRECTIVES: &[Directive] = &[
     row("tcp-keepalive", Integer(field!(tcp_keepalive_seconds), 0..=INT_MAX), "300", Always),
     row("unixsocket", Text(field!(unixsocket)), "", Start),
     row("unixsocketperm", Mode(field!(unixsocketperm)), "0", Start),
+    row("http-port", Integer(field!(http_port), 0..=65_535), "0", Same),
     row("maxclients", Integer(field!(maxclients), 1..=INT_MAX), "10000", Always),
     row("requirepass", Text(field!(requirepass)), "", Always),
     row("aclfile", Text(field!(aclfile)), "", Start),
@@ -152,6 +153,18 @@ static DIRECTIVES: &[Directive] = &[
     row("encryption-key-file", Text(field!(encryption_key_file)), "", Always),
     // A command that clients could set would be run for them.
     row("encryption-key-command", Text(field!(encryption_key_command)), "", Same),
+    row("journal-disk-limit", Bytes(field!(journal_disk_limit), 0..=BYTES_MAX), "0", Always),
+
+    // Where copies of the data go, and where data comes from. What runs a command, or sends the data elsewhere, is not for
+    // whoever may use CONFIG SET.
+    row("backup-url", Custom { set: backup::set_url, show: backup::show_url }, "", Same),
+    row("backup-interval", Custom { set: backup::set_interval, show: backup::show_interval }, "1s", Always),
+    row("backup-schedule", Custom { set: backup::set_schedule, show: backup::show_schedule }, "", Always),
+    row("backup-retention", Custom { set: backup::set_retention, show: backup::show_retention }, "", Always),
+    row("backup-max-lag", Custom { set: backup::set_max_lag, show: backup::show_max_lag }, "0", Always),
+    row("backup-on-failure", Text(field!(backup_on_failure)), "", Same),
+    row("seed-from", Custom { set: backup::set_seed, show: backup::show_seed }, "", Same),
+    row("seed-time", Text(field!(seed_time)), "", Same),
 
     // How much memory, and what goes when it is short.
     row("maxmemory", Bytes(field!(maxmemory), 0..=BYTES_MAX), "0", Always),
@@ -176,20 +189,7 @@ static DIRECTIVES: &[Directive] = &[
 ];
 
 /// Directives that are known, from Redis or from the plans of Cairn, but do nothing yet.
-const NOT_PROVIDED: &[&str] = &[
-    "backup-interval",
-    "backup-max-lag",
-    "backup-on-failure",
-    "backup-retention",
-    "backup-schedule",
-    "backup-url",
-    "http-port",
-    "journal-disk-limit",
-    "loadmodule",
-    "rename-command",
-    "seed-from",
-    "seed-time",
-];
+const NOT_PROVIDED: &[&str] = &["http-port", "loadmodule", "rename-command"];
 
 #[cfg(test)]
 mod tests {
