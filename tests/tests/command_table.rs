@@ -13,6 +13,7 @@ const LATER: &[(&str, &str)] = &[
     ("cairn", "Cairn alone"),
     ("cairn|help", "Cairn alone"),
     ("cairn|ready", "Cairn alone"),
+    ("cairn|key", "Cairn alone"),
     ("client|no-touch", "Redis 7.2"),
     ("client|setinfo", "Redis 7.2"),
     ("delex", "Redis 8.4"),

@@ -136,7 +136,12 @@ fn encryption_may_be_switched_on_and_never_falls_off_again() {
     let server = sealed.start();
     assert_eq!(server.connect().ask("GET secret-name").text(), "secret-value");
     assert!(server.log().contains("without encryption"), "{}", server.log());
-    let digest = write_and_stop(server, &["SAVE"]);
+    // A snapshot is taken by itself, and ends it.
+    let ended = await_some(Duration::from_secs(20), || {
+        (server.info("cairn_files_in_clear").as_deref() == Some("0")).then_some(())
+    });
+    assert!(ended.is_some(), "{}", server.log());
+    let digest = write_and_stop(server, &[]);
     plain.try_start().expect_err("the key is needed from now on").expect(12, &["key"]);
 
     let server = sealed.start();

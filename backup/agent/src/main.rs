@@ -3,6 +3,7 @@
 //! The work itself is `cairn-jobs`; this program reads its command line, asks a running server for a snapshot, and shows
 //! results. It must never know the engine, and reads a data directory only through the library.
 
+mod keys;
 mod options;
 mod server;
 mod verbs;

@@ -42,6 +42,8 @@ pub(crate) enum Verb {
     List,
     /// Prove that backups are whole: sizes, checksums, structure and, with the key, decryption
     Verify,
+    /// Bring a repository, or with --dir a data directory at rest, under the newest master key, without copying data
+    Rewrap,
     /// Manage master keys
     Key {
         #[command(subcommand)]
@@ -62,6 +64,8 @@ pub(crate) enum KeyVerb {
         #[arg(long, value_name = "FILE", env = "CAIRN_KEY_OUT")]
         out: PathBuf,
     },
+    /// Add a new key to the keyring of --encryption-key-file, and make it the active one
+    Rotate,
 }
 
 impl Verb {
@@ -79,7 +83,11 @@ impl Verb {
                 "encryption_key_command",
             ],
             Self::Verify => &["dir", "server", "dry_run"],
-            Self::Key { .. } | Self::Completions { .. } => &[
+            Self::Rewrap => &["server", "backup", "scratch"],
+            Self::Key { verb: KeyVerb::Rotate } => {
+                &["repo", "dir", "server", "backup", "scratch", "encryption_key_command"]
+            }
+            Self::Key { verb: KeyVerb::Generate { .. } } | Self::Completions { .. } => &[
                 "repo",
                 "dir",
                 "server",
@@ -153,7 +161,8 @@ mod tests {
             &["key", "generate", "--out", "f", "--repo", "file:///r"],
             &["expire"],
             &["run"],
-            &["key", "rotate"],
+            &["key", "rotate", "--repo", "file:///r"],
+            &["rewrap", "--server", "h:1"],
             &["key", "generate"],
         ] {
             assert_eq!(parse(args).unwrap_err().exit_code(), 2, "{args:?}");

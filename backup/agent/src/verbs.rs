@@ -1,17 +1,18 @@
 //! What each verb does.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use cairn_jobs::cli::{Session, human_bytes};
 use cairn_jobs::{
-    Backup, BackupManifest, CreateOptions, JobError, Keyring, Prepared, RealDisk, Repository, Tier, Verdict,
+    Backup, BackupManifest, CreateOptions, JobError, Prepared, RealDisk, Repository, Tier, Verdict,
     VerifyOptions,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::keys;
 use crate::options::{Cli, KeyVerb, Verb};
 use crate::server::{Persistence, Server};
 
@@ -20,7 +21,9 @@ pub(crate) async fn run(session: Arc<Session>, cli: Cli) -> Result<u8, JobError>
         Verb::Create => create(&session, &cli).await,
         Verb::List => list(&session, &cli).await,
         Verb::Verify => verify(&session, &cli).await,
-        Verb::Key { verb: KeyVerb::Generate { out } } => key_generate(&session, out.clone()),
+        Verb::Rewrap => keys::rewrap(&session, &cli).await,
+        Verb::Key { verb: KeyVerb::Generate { out } } => keys::generate(&session, out.clone()),
+        Verb::Key { verb: KeyVerb::Rotate } => keys::rotate(&session, &cli),
         // Printed before a session begins.
         Verb::Completions { .. } => Ok(0),
     }
@@ -229,20 +232,8 @@ fn verdict_line(verdict: &Verdict) -> String {
     format!("{}: {proven} ({} objects, {})", verdict.backup, verdict.objects, human_bytes(verdict.bytes))
 }
 
-fn key_generate(session: &Arc<Session>, out: PathBuf) -> Result<u8, JobError> {
-    let failed = |source| JobError::Seal { place: "no keyring was written".to_owned(), source };
-    let keyring = Keyring::generate().map_err(failed)?;
-    keyring.write_new_file(&out).map_err(failed)?;
-    let name = keyring.names().next().unwrap_or_default().to_owned();
-    let document = json!({"result": "ok", "file": out, "key": name});
-    session.result(&document, || {
-        format!("wrote {} with the key {name}\nKeep a copy elsewhere: without it neither the data nor its backups can be read.", out.display())
-    })?;
-    Ok(0)
-}
-
 /// A document with more fields.
-fn with(document: &impl Serialize, more: Value) -> Result<Value, JobError> {
+pub(crate) fn with(document: &impl Serialize, more: Value) -> Result<Value, JobError> {
     let mut document = serde_json::to_value(document).map_err(JobError::Json)?;
     if let (Some(fields), Value::Object(more)) = (document.as_object_mut(), more) {
         fields.extend(more);

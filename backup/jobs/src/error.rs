@@ -176,6 +176,15 @@ pub enum JobError {
         /// What can be restored, as text.
         restorable: Vec<String>,
     },
+    /// A server runs on the directory, and can do itself what was asked for.
+    #[error(
+        "{}: a server is using the directory; have it do this while it runs, with CAIRN KEY RELOAD and CAIRN KEY REWRAP, or stop it first",
+        dir.display()
+    )]
+    ServerRuns {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// There is no room for the files.
     #[error("{}: no space left for {bytes} bytes; free some, or choose another directory", path.display())]
     NoSpace {
@@ -299,7 +308,10 @@ impl JobError {
             Self::Usage(_) | Self::Store(StoreError::BadUrl { .. }) => 2,
             Self::NoRepository { .. } => 10,
             Self::Store(error) if matches!(error.root(), StoreError::NoSuchBucket { .. }) => 10,
-            Self::Locked { .. } | Self::LeaseHeld { .. } | Self::LeaseLost { .. } => 11,
+            Self::Locked { .. }
+            | Self::ServerRuns { .. }
+            | Self::LeaseHeld { .. }
+            | Self::LeaseLost { .. } => 11,
             Self::NotRestorable { .. } => 14,
             Self::NotWhole { exit_code, .. } => *exit_code,
             Self::Interrupted => 130,

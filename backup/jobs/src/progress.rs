@@ -15,6 +15,8 @@ pub enum Phase {
     Import,
     /// Writing what another program reads.
     Export,
+    /// Bringing files under another master key; the bytes are those of their headers.
+    Rewrap,
 }
 
 impl Phase {
@@ -27,6 +29,7 @@ impl Phase {
             Self::Verify => "verify",
             Self::Import => "import",
             Self::Export => "export",
+            Self::Rewrap => "rewrap",
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::document::DOCUMENT_BYTES_MAX;
+use crate::keys::LineageKeys;
 use crate::manifest::BackupManifest;
 use crate::{JobError, document, moment};
 
@@ -125,7 +126,9 @@ impl Repository {
     /// Those of the store.
     pub async fn backups(&self) -> Result<Vec<Backup>, JobError> {
         let mut folders: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        let mut keys = BTreeMap::new();
         for lineage in self.store.list_folders("lineage/").await? {
+            keys.insert(lineage.clone(), LineageKeys::read(&self.store, &lineage).await?);
             let prefix = format!("lineage/{lineage}/snapshot/");
             for object in self.store.list(&prefix).await? {
                 if let Some((folder, name)) = object.key.rsplit_once('/') {
@@ -151,6 +154,9 @@ impl Repository {
             backups.push(read.map_err(|error| JobError::Task(error.to_string()))?);
         }
         let mut found = backups.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for manifest in found.iter_mut().filter_map(|backup| backup.manifest.as_mut().ok()) {
+            keys.get(&manifest.lineage).into_iter().for_each(|keys| keys.apply(manifest));
+        }
         // The name begins with the moment it was made.
         found.sort_by(|a, b| (&a.id, &a.folder).cmp(&(&b.id, &b.folder)));
         Ok(found)

@@ -13,9 +13,11 @@ use tokio::task::spawn_blocking;
 
 use crate::JobError;
 use crate::files::{self, SnapshotFacts};
+use crate::keys::magic;
 use crate::manifest::{BackupManifest, ObjectEntry, ObjectKind};
 use crate::progress::{Phase, Progress};
 use crate::repository::{self, Repository};
+use crate::rewrap::rewrap_file;
 use crate::stream::{self, FileBody, Received};
 use crate::target::{Placed, Target, refuse_filled};
 use crate::verify::{self, VerifyOptions};
@@ -97,6 +99,8 @@ pub async fn restore(
     refuse_filled(&*options.disk, &options.dir, options.force)?;
     let (folder, backup) = repository.find(id).await?;
     need_keys(&repository.store().address(&folder), &backup.keys, options.keyring.as_deref())?;
+    let keyring = repository.unlocking(&backup.lineage, options.keyring.clone()).await?;
+    let options = RestoreOptions { keyring, ..options };
     let mut target = Target::open(Arc::clone(&options.disk), &options.dir, options.force)?;
     let keyring = options.keyring.as_ref();
     let (placed, passed) = download(repository, &folder, &backup, &mut target, keyring, &*progress).await?;
@@ -357,7 +361,21 @@ impl Verify {
             &*self.progress,
         )?;
         self.progress.end();
+        self.rewrap(&paths)?;
         Ok(checked.end)
+    }
+}
+
+impl Verify {
+    /// Puts wrapped keys that stand beside the objects into the files, which are alone from here on.
+    fn rewrap(&self, paths: &[PathBuf]) -> Result<(), JobError> {
+        let Some(keyring) = self.options.keyring.as_deref() else { return Ok(()) };
+        for (object, path) in self.backup.objects.iter().zip(paths) {
+            if object.file_id().is_some_and(|file_id| keyring.slot_of(file_id).is_some()) {
+                rewrap_file(&*self.options.disk, path, magic(object.kind), keyring, false)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use cairn_seal::{Keyring, seal_manifest};
 use crate::source::MANIFEST;
 use crate::{JobError, files};
 
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 
 /// Names the files that are about to get their names, one a line: what a restore that died among them leaves is known by it.
 const PLACING: &str = "restore.placing";

@@ -97,6 +97,8 @@ pub async fn verify(
     if whole {
         verdict.tier = Tier::Sizes;
     }
+    let keyring = repository.unlocking(&manifest.lineage, options.keyring.clone()).await?;
+    let options = &VerifyOptions { keyring, ..options.clone() };
     let contents = look_inside(repository, backup, manifest, options, &progress, &mut verdict).await;
     if let Err(error) = contents {
         verdict.note(vec![error])?;

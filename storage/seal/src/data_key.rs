@@ -65,7 +65,8 @@ pub fn wrap(
     Ok(KeySlot { sequence, key_name: master.name().to_owned(), nonce, wrapped })
 }
 
-/// Gets the data key of a file back.
+/// Gets the data key of a file back: from the wrapping that the keyring knows beside the file, else from the one in its
+/// header, `slot`.
 ///
 /// # Errors
 /// [`SealError::WrongKey`] when the keyring lacks the master key or has another under its name.
@@ -75,6 +76,12 @@ pub fn unwrap(
     file_id: FileId,
     slot: &KeySlot,
 ) -> Result<DataKey, SealError> {
+    let beside = keyring.slot_of(file_id).and_then(|slot| {
+        keyring.get(&slot.key_name).and_then(|master| open_slot(master, magic, file_id, slot))
+    });
+    if let Some(key) = beside {
+        return Ok(key);
+    }
     let wrong_key = || SealError::WrongKey {
         needed: slot.key_name.clone(),
         have: keyring.names().map(str::to_owned).collect(),
@@ -143,6 +150,25 @@ mod tests {
         let newer = wrap(&rotated, Magic::Snapshot, ID, &key, 2).unwrap();
         assert_ne!(newer.key_name, slot.key_name);
         assert!(unwrap(&old, Magic::Snapshot, ID, &newer).is_err());
+    }
+
+    #[test]
+    fn a_wrapping_beside_the_file_is_preferred_and_a_false_one_changes_nothing() {
+        let old = Keyring::generate().unwrap();
+        let key = new_data_key().unwrap();
+        let slot = wrap(&old, Magic::Snapshot, ID, &key, 1).unwrap();
+        let new = Keyring::generate().unwrap();
+        let beside = wrap(&new, Magic::Snapshot, ID, &key, 2).unwrap();
+        let known = |keyring: &Keyring, slot: &KeySlot| keyring.with_slots([(ID, slot.clone())].into());
+        assert!(unwrap(&new, Magic::Snapshot, ID, &slot).is_err());
+        let found = unwrap(&known(&new, &beside), Magic::Snapshot, ID, &slot).unwrap();
+        assert_eq!(found.bytes(), key.bytes());
+        // Another file's, or one whose key is not had: the header's slot is there still.
+        let others = wrap(&old, Magic::Snapshot, FileId([8; 16]), &new_data_key().unwrap(), 2).unwrap();
+        for false_one in [&others, &beside] {
+            let found = unwrap(&known(&old, false_one), Magic::Snapshot, ID, &slot).unwrap();
+            assert_eq!(found.bytes(), key.bytes());
+        }
     }
 
     #[test]

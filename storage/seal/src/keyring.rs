@@ -1,13 +1,16 @@
 //! The keyring: named master keys, the newest last.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cairn_format::header::KEY_NAME_BYTES_MAX;
+use cairn_format::FileId;
+use cairn_format::header::{KEY_NAME_BYTES_MAX, KeySlot};
 use zeroize::Zeroizing;
 
 use crate::{SealError, fill_random, random};
@@ -70,6 +73,8 @@ pub struct Keyring {
     older: Vec<MasterKey>,
     active: MasterKey,
     exposed: bool,
+    /// Wrapped keys of files that stand beside them, and not only in their headers.
+    slots: Arc<BTreeMap<FileId, KeySlot>>,
 }
 
 impl Keyring {
@@ -78,7 +83,23 @@ impl Keyring {
     /// # Errors
     /// [`SealError::NoRandomness`].
     pub fn generate() -> Result<Keyring, SealError> {
-        Ok(Keyring { older: Vec::new(), active: MasterKey::generate()?, exposed: false })
+        Ok(Keyring::of(Vec::new(), MasterKey::generate()?))
+    }
+
+    fn of(older: Vec<MasterKey>, active: MasterKey) -> Keyring {
+        Keyring { older, active, exposed: false, slots: Arc::default() }
+    }
+
+    /// This keyring, knowing wrapped keys that stand beside their files: [`unwrap`](crate::unwrap) prefers them to those in the
+    /// headers, which may be under keys that nobody has any more.
+    #[must_use]
+    pub fn with_slots(&self, slots: BTreeMap<FileId, KeySlot>) -> Keyring {
+        Keyring { slots: Arc::new(slots), ..self.clone() }
+    }
+
+    /// The wrapped key that stands beside the file of this id, where one is known.
+    pub fn slot_of(&self, file_id: FileId) -> Option<&KeySlot> {
+        self.slots.get(&file_id)
     }
 
     /// This keyring and one new key, which is active.
@@ -87,7 +108,7 @@ impl Keyring {
     /// [`SealError::NoRandomness`].
     pub fn rotated(&self) -> Result<Keyring, SealError> {
         let older = self.older.iter().chain([&self.active]).cloned().collect();
-        Ok(Keyring { older, active: MasterKey::generate()?, exposed: self.exposed })
+        Ok(Keyring { older, active: MasterKey::generate()?, ..self.clone() })
     }
 
     /// Reads the text of a keyring: a line for each key, its name, white space and 64 hexadecimal digits, the active key
@@ -110,7 +131,7 @@ impl Keyring {
             keys.push(key);
         }
         let active = keys.pop().ok_or(SealError::BadKeyring { line: 0, why: "there is no key in it" })?;
-        Ok(Keyring { older: keys, active, exposed: false })
+        Ok(Keyring::of(keys, active))
     }
 
     /// Reads a keyring file; [`Keyring::is_exposed`] tells then whether others may read it.

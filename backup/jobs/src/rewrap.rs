@@ -1,0 +1,112 @@
+//! Bringing a data directory under the newest master key while no server runs on it. Headers alone are written; the law is
+//! section 1 of `storage/docs/seal.md`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cairn_disk::{Disk, LockGuard, write_file_atomically};
+use cairn_format::HEADER_BYTES;
+use cairn_format::header::Magic;
+use cairn_seal::{Keyring, next_rewrap, seal_manifest};
+use serde::Serialize;
+
+use crate::progress::{Phase, Progress};
+use crate::source::{MANIFEST, read_manifest};
+use crate::target::LOCK;
+use crate::{JobError, files};
+
+/// What became of a directory's files, or would.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RewrappedDirectory {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The master key that all of them are under now.
+    pub key: String,
+    /// The files the data consists of, the manifest among them.
+    pub files: usize,
+    /// Those that were under another key.
+    pub rewrapped: usize,
+}
+
+/// Brings every file of a data directory under the keyring's active key, or with `dry_run` says which are not. Blocks.
+///
+/// One that ends early has left some files under the one key and some under the other; the next one goes on from there.
+///
+/// # Errors
+/// [`JobError::ServerRuns`], [`JobError::NoData`], a wrong key, damage, the disk's.
+pub fn rewrap_directory(
+    disk: &dyn Disk,
+    dir: &Path,
+    keyring: &Keyring,
+    dry_run: bool,
+    progress: &dyn Progress,
+) -> Result<RewrappedDirectory, JobError> {
+    let _lock = lock(disk, dir)?;
+    let mut manifest = read_manifest(disk, dir, Some(keyring))?;
+    let key = keyring.active().name().to_owned();
+    let snapshot = manifest.snapshot.iter().map(|entry| (&entry.name, Magic::Snapshot));
+    let segments = manifest.segments.iter().map(|entry| (&entry.name, Magic::Journal));
+    let named: Vec<(PathBuf, Magic)> =
+        snapshot.chain(segments).map(|(name, magic)| (dir.join(name), magic)).collect();
+    progress.begin(Phase::Rewrap, (named.len() * HEADER_BYTES) as u64);
+    let mut rewrapped = 0;
+    for (path, magic) in &named {
+        rewrapped += usize::from(rewrap_file(disk, path, *magic, keyring, dry_run)?);
+        progress.advance(HEADER_BYTES as u64);
+    }
+    // It has a data key of its own each time it is written.
+    if manifest.key.as_ref().is_some_and(|slot| slot.key_name != key) {
+        rewrapped += 1;
+        if !dry_run {
+            let path = dir.join(MANIFEST);
+            manifest.number += 1;
+            let bytes = seal_manifest(&mut manifest, Some(keyring))
+                .map_err(|source| JobError::Seal { place: path.display().to_string(), source })?;
+            write_file_atomically(disk, &path, &bytes)
+                .map_err(|source| JobError::write(&path, bytes.len() as u64, source))?;
+        }
+    }
+    progress.end();
+    Ok(RewrappedDirectory { dir: dir.to_owned(), key, files: named.len() + 1, rewrapped })
+}
+
+/// Keeps servers away. Where no lock was ever taken there is none, and nothing is to be made in the directory.
+fn lock(disk: &dyn Disk, dir: &Path) -> Result<Option<Box<dyn LockGuard>>, JobError> {
+    let path = dir.join(LOCK);
+    if !files::io(&path, "look for", disk.exists(&path))? {
+        return Ok(None);
+    }
+    match disk.lock(&path) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(JobError::ServerRuns { dir: dir.to_owned() })
+        }
+        other => files::io(&path, "lock", other).map(Some),
+    }
+}
+
+/// Brings one file under the active key; whether it was not, or not wholly.
+pub(crate) fn rewrap_file(
+    disk: &dyn Disk,
+    path: &Path,
+    magic: Magic,
+    keyring: &Keyring,
+    dry_run: bool,
+) -> Result<bool, JobError> {
+    let mut header = vec![0; HEADER_BYTES];
+    let file = files::io(path, "open", disk.open_read(path))?;
+    files::io(path, "read the header of", file.read_exact_at(&mut header, 0))?;
+    let sealed = |source| JobError::Seal { place: path.display().to_string(), source };
+    let mut was_needed = false;
+    while let Some(write) = next_rewrap(&header, magic, keyring).map_err(sealed)? {
+        was_needed = true;
+        if dry_run {
+            break;
+        }
+        let file = files::io(path, "open", disk.open_write(path))?;
+        // Synced before the next, which writes over what this one replaces.
+        let written = file.write_at(&*write.page, write.offset).and_then(|()| file.sync_data());
+        written.map_err(|source| JobError::write(path, write.page.len() as u64, source))?;
+        write.apply(&mut header);
+    }
+    Ok(was_needed)
+}
