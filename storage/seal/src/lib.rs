@@ -21,6 +21,8 @@ mod keyring;
 mod manifest;
 mod rewrap;
 mod rotate;
+#[cfg(test)]
+mod vectors;
 
 use std::io;
 use std::path::PathBuf;
