@@ -5,6 +5,7 @@
 //! Checksums would stop nearly every mutation at the door. So what bears them is tried twice: as it is, and with its
 //! checksums mended ([`mend`]), as somebody would write it who knows the format.
 
+mod engine;
 pub mod fixture;
 mod journal;
 pub mod mend;
@@ -13,6 +14,7 @@ mod resp;
 mod seal;
 mod snapshot;
 
+pub use engine::{commands, restore, script_libraries};
 pub use journal::journal_frame;
 pub use rdb::{rdb_file, rdb_value};
 pub use resp::resp;

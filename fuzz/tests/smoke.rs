@@ -2,11 +2,13 @@
 //! takes seconds, so it goes where cargo-fuzz is not; it finds what a change broke, not what hides deep.
 //!
 //! The mutations are the same in each run. `CAIRN_FUZZ_SEED=<number>` asks for others, `CAIRN_FUZZ_MUTATIONS=<number>` for
-//! more in each target; an input that panics is left in `fuzz/artifacts/<target>`, where cargo-fuzz leaves its own.
+//! more in each target, and `CAIRN_FUZZ_SECONDS=<number>` for rounds of them with seeds of their own until so long has passed; an
+//! input that panics is left in `fuzz/artifacts/<target>`, where cargo-fuzz leaves its own.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Mutations of all seeds of a target together: of one that reads some bytes, and of one that reads whole files.
 const MANY: u64 = 40_000;
@@ -47,6 +49,21 @@ fn rdb_value() {
     smoke("rdb_value", MANY, cairn_fuzz::rdb_value);
 }
 
+#[test]
+fn commands() {
+    smoke("commands", FEW, cairn_fuzz::commands);
+}
+
+#[test]
+fn restore() {
+    smoke("restore", FEW, cairn_fuzz::restore);
+}
+
+#[test]
+fn script_libraries() {
+    smoke("script_libraries", FEW, cairn_fuzz::script_libraries);
+}
+
 fn smoke(target: &str, mutations: u64, run: fn(&[u8])) {
     let seeds = seeds(target);
     assert!(!seeds.is_empty(), "fuzz/seeds/{target} is empty");
@@ -62,18 +79,36 @@ fn smoke(target: &str, mutations: u64, run: fn(&[u8])) {
             try_one(&seed[..length], &|| format!("the first {length} bytes of {name}"));
         }
     }
-    let begin = number_from("CAIRN_FUZZ_SEED", 1);
+    let first = number_from("CAIRN_FUZZ_SEED", 1);
     let each = number_from("CAIRN_FUZZ_MUTATIONS", mutations).div_ceil(seeds.len() as u64);
+    let until = Instant::now() + Duration::from_secs(number_from("CAIRN_FUZZ_SECONDS", 0));
+    let mut rounds = 0;
+    loop {
+        let begin = first.wrapping_add(rounds);
+        round(&seeds, begin, each, &mut |input, what| {
+            try_one(input, &|| format!("{what}, CAIRN_FUZZ_SEED={begin}"));
+        });
+        rounds += 1;
+        if Instant::now() >= until {
+            break;
+        }
+    }
+    let inputs = rounds * each * seeds.len() as u64;
+    println!("{target}: {inputs} mutations of {} seeds, CAIRN_FUZZ_SEED={first} and up", seeds.len());
+}
+
+/// Mutations of every seed, by one number.
+fn round(seeds: &[(String, Vec<u8>)], begin: u64, each: u64, try_one: &mut dyn FnMut(&[u8], &str)) {
     let mut input = Vec::new();
     for (index, (name, seed)) in seeds.iter().enumerate() {
-        let other = &seeds[(index + 1) % seeds.len()].1;
         for number in 0..each {
             let mut random = Random(begin ^ number << 16 ^ (index as u64) << 48);
+            let other = &seeds[(index + 1 + random.below(seeds.len())) % seeds.len()].1;
             input.clone_from(seed);
             for _ in 0..=random.below(4) {
                 mutate(&mut input, other, &mut random);
             }
-            try_one(&input, &|| format!("mutation {number} of {name}, CAIRN_FUZZ_SEED={begin}"));
+            try_one(&input, &format!("mutation {number} of {name}"));
         }
     }
 }

@@ -56,6 +56,15 @@ fn uses(server: &Server) -> BTreeMap<String, i64> {
     keys.map(|key| (key["name"].clone(), key["files"].parse().expect("a number"))).collect()
 }
 
+/// What is refused, in its words.
+#[track_caller]
+fn refused(server: &Server, command: &str) -> String {
+    match server.connect().ask(command) {
+        Value::Error(text) => String::from_utf8(text).expect("errors are text"),
+        other => panic!("{command} should be refused, not answered with {other:?}"),
+    }
+}
+
 fn await_rewrapped(server: &Server) {
     assert_eq!(server.connect().ask("CAIRN KEY REWRAP"), Value::Simple(b"Rewrapping started".to_vec()));
     let ended = await_some(LIMIT, || match server.info("cairn_key_rewrap").as_deref() {
@@ -148,17 +157,17 @@ fn a_key_that_is_removed_too_early_is_named_with_a_file_that_needs_it() {
     assert_eq!(server.connect().ask("CAIRN KEY RELOAD"), Value::ok());
     // Live: refused, and everything goes on.
     std::fs::write(&keyring, &only_new).expect("the keyring");
-    let refused = server.connect().ask("CAIRN KEY RELOAD").text();
-    assert!(refused.contains(&old) && refused.contains("snapshot-"), "{refused}");
+    let told = refused(&server, "CAIRN KEY RELOAD");
+    assert!(told.contains(&old) && told.contains("snapshot-"), "{told}");
     std::fs::write(&keyring, &whole).expect("the keyring");
-    let refused = server.connect().ask("CAIRN KEY RELOAD").text();
-    assert!(refused.contains(&new) && refused.contains("stays in force"), "{refused}");
+    let told = refused(&server, "CAIRN KEY RELOAD");
+    assert!(told.contains(&new) && told.contains("stays in force"), "{told}");
     std::fs::write(&keyring, "no keyring").expect("the keyring");
-    let refused = server.connect().ask("CAIRN KEY RELOAD").text();
-    assert!(refused.contains("keyring") && refused.contains("line 1"), "{refused}");
-    let set = server.connect().ask("CONFIG SET encryption-key-file ''").text();
+    let told = refused(&server, "CAIRN KEY RELOAD");
+    assert!(told.contains("keyring") && told.contains("line 1"), "{told}");
+    let set = refused(&server, "CONFIG SET encryption-key-file ''");
     assert!(set.contains("cannot be switched off"), "{set}");
-    let set = server.connect().ask("CONFIG SET encryption-key-command 'echo x'").text();
+    let set = refused(&server, "CONFIG SET encryption-key-command true");
     assert!(set.contains("immutable"), "clients must not have commands run: {set}");
     assert_eq!(server.connect().ask("SET still here"), Value::ok());
     let digest = server.digest();
@@ -236,8 +245,8 @@ fn encryption_is_switched_on_while_the_server_runs() {
         assert!(is_legible(&dir), "the search finds what is there");
         let off = map(server.connect().ask("CAIRN KEY STATUS"));
         assert_eq!(off["encryption"], "off");
-        assert!(server.connect().ask("CAIRN KEY REWRAP").text().contains("encryption is off"));
-        let absent = server.connect().ask("CONFIG SET encryption-key-file /nowhere/keyring").text();
+        assert!(refused(&server, "CAIRN KEY REWRAP").contains("encryption is off"));
+        let absent = refused(&server, "CONFIG SET encryption-key-file /nowhere/keyring");
         assert!(absent.contains("/nowhere/keyring"), "{absent}");
         assert_eq!(server.connect().ask(&switch), Value::ok());
         assert_eq!(server.connect().ask("SET written after"), Value::ok());

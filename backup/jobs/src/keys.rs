@@ -139,8 +139,17 @@ fn folder(lineage: &str) -> String {
 impl LineageKeys {
     /// Reads the newest valid document.
     pub(crate) async fn read(store: &Arc<dyn ObjectStore>, lineage: &str) -> Result<Self, JobError> {
-        let prefix = format!("{}keys-", folder(lineage));
-        let listed = store.list(&prefix).await?;
+        for _ in 1..ATTEMPTS {
+            if let Some(found) = Self::read_listed(store, lineage).await? {
+                return Ok(found);
+            }
+        }
+        Err(crate::repository::missing(store.address(&format!("{}keys-*.json", folder(lineage)))))
+    }
+
+    /// Reads the newest valid document that is listed; `None` where one has gone since, for a newer one has taken its place.
+    async fn read_listed(store: &Arc<dyn ObjectStore>, lineage: &str) -> Result<Option<Self>, JobError> {
+        let listed = store.list(&format!("{}keys-", folder(lineage))).await?;
         let mut numbers: Vec<u64> =
             listed.iter().filter_map(|object| number_of(object.key.rsplit('/').next()?)).collect();
         numbers.sort_unstable();
@@ -148,12 +157,11 @@ impl LineageKeys {
         for number in numbers.into_iter().rev() {
             let key = document_key(lineage, number);
             let url = store.address(&key);
-            let read = match store.get_bytes(&key, DOCUMENT_BYTES_MAX).await {
-                // A newer one has taken its place since the listing; the older ones went first.
-                Err(error) if matches!(error.root(), StoreError::NotFound { .. }) => continue,
-                other => decode(&other?, &url, lineage),
+            let bytes = match store.get_bytes(&key, DOCUMENT_BYTES_MAX).await {
+                Err(error) if matches!(error.root(), StoreError::NotFound { .. }) => return Ok(None),
+                other => other?,
             };
-            match read {
+            match decode(&bytes, &url, lineage) {
                 Ok(keys) => {
                     found.keys = keys;
                     break;
@@ -162,7 +170,7 @@ impl LineageKeys {
                 Err(error) => return Err(error),
             }
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// The name of the master key that opens a file, where it is not that of its header.
