@@ -218,19 +218,52 @@ fn list() -> Vec<u8> {
 
 /// Requests by family, for a whole engine: inline, so that a mutation changes a word and not a length.
 const REQUESTS: &[(&str, &str)] = &[
-    ("strings", "SET a 1 EX 100\nINCRBY a 41\nAPPEND a x\nSETRANGE a 9 y\nGETRANGE a 0 -1\nGETEX a PERSIST\nLCS a a IDX\nMSET b 2 c 3\n"),
-    ("bits", "SETBIT b 77 1\nBITFIELD b SET u8 #3 255 OVERFLOW SAT INCRBY i5 100 9\nBITOP XOR d b b\nBITPOS b 1 0 -1 BIT\nBITCOUNT b 0 5 BYTE\n"),
-    ("lists", "RPUSH l a b c 1 2 3\nLINSERT l BEFORE b x\nLPOS l b RANK -1 MAXLEN 0\nLMOVE l m LEFT RIGHT\nLTRIM l 1 -2\nLMPOP 2 l m LEFT COUNT 2\nBLPOP none 0\n"),
-    ("sets", "SADD s 1 2 3 a\nSADD t 3 a b\nSINTERCARD 2 s t LIMIT 1\nSDIFFSTORE d s t\nSRANDMEMBER s -3\nSPOP s 2\nSMISMEMBER s a z\nSSCAN s 0 MATCH * COUNT 5\n"),
-    ("hashes", "HSET h f v g 2\nHINCRBYFLOAT h g 1.5\nHEXPIRE h 100 FIELDS 1 f\nHTTL h FIELDS 2 f g\nHRANDFIELD h -3 WITHVALUES\nHGETDEL h FIELDS 1 f\nHSCAN h 0 NOVALUES\n"),
-    ("sorted-sets", "ZADD z 1 a 2 b 3 c\nZADD z GT CH 5 a\nZRANGE z (1 +inf BYSCORE LIMIT 0 2 REV WITHSCORES\nZUNIONSTORE y 2 z z WEIGHTS 2 3 AGGREGATE MAX\nZRANGEBYLEX z [a (c\nZPOPMAX z 1\n"),
-    ("places", "GEOADD g 13.36 38.11 P 15.08 37.50 C\nGEOSEARCH g FROMMEMBER P BYBOX 400 400 km ASC COUNT 1 ANY WITHDIST\nGEOSEARCHSTORE q g FROMLONLAT 15 37 BYRADIUS 200 km STOREDIST\nGEOHASH g P C\n"),
-    ("streams", "XADD s 1-1 f v\nXADD s MAXLEN ~ 2 * a b c d\nXGROUP CREATE s g 0 MKSTREAM ENTRIESREAD 1\nXREADGROUP GROUP g c COUNT 2 STREAMS s >\nXPENDING s g - + 10 c\nXAUTOCLAIM s g d 0 0-0 JUSTID\nXACK s g 1-1\nXINFO STREAM s FULL\nXTRIM s MINID = 2\n"),
+    (
+        "strings",
+        "SET a 1 EX 100\nINCRBY a 41\nAPPEND a x\nSETRANGE a 9 y\nGETRANGE a 0 -1\nGETEX a PERSIST\nLCS a a IDX\nMSET b 2 c 3\n",
+    ),
+    (
+        "bits",
+        "SETBIT b 77 1\nBITFIELD b SET u8 #3 255 OVERFLOW SAT INCRBY i5 100 9\nBITOP XOR d b b\nBITPOS b 1 0 -1 BIT\nBITCOUNT b 0 5 BYTE\n",
+    ),
+    (
+        "lists",
+        "RPUSH l a b c 1 2 3\nLINSERT l BEFORE b x\nLPOS l b RANK -1 MAXLEN 0\nLMOVE l m LEFT RIGHT\nLTRIM l 1 -2\nLMPOP 2 l m LEFT COUNT 2\nBLPOP none 0\n",
+    ),
+    (
+        "sets",
+        "SADD s 1 2 3 a\nSADD t 3 a b\nSINTERCARD 2 s t LIMIT 1\nSDIFFSTORE d s t\nSRANDMEMBER s -3\nSPOP s 2\nSMISMEMBER s a z\nSSCAN s 0 MATCH * COUNT 5\n",
+    ),
+    (
+        "hashes",
+        "HSET h f v g 2\nHINCRBYFLOAT h g 1.5\nHEXPIRE h 100 FIELDS 1 f\nHTTL h FIELDS 2 f g\nHRANDFIELD h -3 WITHVALUES\nHGETDEL h FIELDS 1 f\nHSCAN h 0 NOVALUES\n",
+    ),
+    (
+        "sorted-sets",
+        "ZADD z 1 a 2 b 3 c\nZADD z GT CH 5 a\nZRANGE z (1 +inf BYSCORE LIMIT 0 2 REV WITHSCORES\nZUNIONSTORE y 2 z z WEIGHTS 2 3 AGGREGATE MAX\nZRANGEBYLEX z [a (c\nZPOPMAX z 1\n",
+    ),
+    (
+        "places",
+        "GEOADD g 13.36 38.11 P 15.08 37.50 C\nGEOSEARCH g FROMMEMBER P BYBOX 400 400 km ASC COUNT 1 ANY WITHDIST\nGEOSEARCHSTORE q g FROMLONLAT 15 37 BYRADIUS 200 km STOREDIST\nGEOHASH g P C\n",
+    ),
+    (
+        "streams",
+        "XADD s 1-1 f v\nXADD s MAXLEN ~ 2 * a b c d\nXGROUP CREATE s g 0 MKSTREAM ENTRIESREAD 1\nXREADGROUP GROUP g c COUNT 2 STREAMS s >\nXPENDING s g - + 10 c\nXAUTOCLAIM s g d 0 0-0 JUSTID\nXACK s g 1-1\nXINFO STREAM s FULL\nXTRIM s MINID = 2\n",
+    ),
     ("counting", "PFADD p a b c d\nPFMERGE q p p\nPFCOUNT p q\nPFADD p e\n"),
-    ("keys", "SET k v\nEXPIRE k 100 NX\nPEXPIRETIME k\nCOPY k n DB 1 REPLACE\nRENAMENX k o\nOBJECT ENCODING o\nDUMP o\nSCAN 0 TYPE string COUNT 3\nSORT l BY w_* GET # GET f_*->f STORE d\nSWAPDB 0 1\nMOVE o 2\nRANDOMKEY\n"),
+    (
+        "keys",
+        "SET k v\nEXPIRE k 100 NX\nPEXPIRETIME k\nCOPY k n DB 1 REPLACE\nRENAMENX k o\nOBJECT ENCODING o\nDUMP o\nSCAN 0 TYPE string COUNT 3\nSORT l BY w_* GET # GET f_*->f STORE d\nSWAPDB 0 1\nMOVE o 2\nRANDOMKEY\n",
+    ),
     ("transactions", "WATCH a\nMULTI\nSET a 1\nLPUSH a x\nGET a\nEXEC\nMULTI\nFLUSHDB\nDISCARD\n"),
-    ("connection", "HELLO 3 SETNAME me\nCLIENT LIST\nCLIENT TRACKING on BCAST PREFIX a\nCLIENT NO-EVICT on\nCLIENT REPLY SKIP\nSUBSCRIBE c d\nUNSUBSCRIBE\nRESET\nAUTH x y\n"),
-    ("server", "INFO all\nCONFIG GET *\nCOMMAND DOCS get\nCOMMAND GETKEYSANDFLAGS SORT a STORE b\nACL SETUSER u on >p ~k* +@read\nACL DRYRUN u GET k\nSLOWLOG GET 1\nLATENCY HISTOGRAM\nMEMORY USAGE a\nCAIRN KEY STATUS\nDEBUG DIGEST\nWAITAOF 0 0 0\n"),
+    (
+        "connection",
+        "HELLO 3 SETNAME me\nCLIENT LIST\nCLIENT TRACKING on BCAST PREFIX a\nCLIENT NO-EVICT on\nCLIENT REPLY SKIP\nSUBSCRIBE c d\nUNSUBSCRIBE\nRESET\nAUTH x y\n",
+    ),
+    (
+        "server",
+        "INFO all\nCONFIG GET *\nCOMMAND DOCS get\nCOMMAND GETKEYSANDFLAGS SORT a STORE b\nACL SETUSER u on >p ~k* +@read\nACL DRYRUN u GET k\nSLOWLOG GET 1\nLATENCY HISTOGRAM\nMEMORY USAGE a\nCAIRN KEY STATUS\nDEBUG DIGEST\nWAITAOF 0 0 0\n",
+    ),
 ];
 
 /// What the libraries of scripts decode, behind the number of the library.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cairn_disk::{Disk, FaultyDisk};
-use cairn_engine::{Embedded, Engine, Limits, Options, Outcome, Process, Protocol, Reply, Session};
+use cairn_engine::{Embedded, Engine, Limits, Options, Outcome, Process, Reply, Session};
 use cairn_rdb::dump;
 use cairn_resp::{Args, Parsed, Parser, Value, decode};
 
@@ -92,8 +92,17 @@ impl Client {
 /// Commands that are left out: those that would go on for ever with some arguments, as scripts may, or make as many elements
 /// as they are told, and those that leave this process (a snapshot forks).
 const LEFT_OUT: &[&[u8]] = &[
-    b"eval", b"eval_ro", b"evalsha", b"evalsha_ro", b"fcall", b"fcall_ro", b"function", b"script", b"bgsave",
-    b"bgrewriteaof", b"lolwut",
+    b"eval",
+    b"eval_ro",
+    b"evalsha",
+    b"evalsha_ro",
+    b"fcall",
+    b"fcall_ro",
+    b"function",
+    b"script",
+    b"bgsave",
+    b"bgrewriteaof",
+    b"lolwut",
 ];
 /// Commands that make as many elements as a number says, where that is long.
 const AS_MANY_AS_TOLD: &[&[u8]] = &[b"srandmember", b"hrandfield", b"zrandmember"];

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cairn_disk::{Disk, FaultyDisk, Survival};
 use cairn_engine::{Embedded, Engine, Fsync, OpenError, Options, Outcome, Protocol, Reply, check};
 use cairn_format::container::{BLOCK_CLEAR_BYTES, BLOCK_HEADER_BYTES, IndexEntry};
-use cairn_format::frame::{BLOCK_LOGICAL_BYTES, FrameHeader, gather, lay_out, physical_bytes, seal_crc};
+use cairn_format::frame::{BLOCK_LOGICAL_BYTES, FrameHeader, gather, lay_out, seal_crc};
 use cairn_format::header::{Identity, Magic};
 use cairn_format::{FileId, HEADER_BYTES, PAGE};
 use cairn_journal::SegmentReader;
@@ -146,7 +146,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// The logical bytes of a frame that stands there.
-fn logical(bytes: &[u8], (offset, length): (usize, usize), file: FileId) -> (FrameHeader, Vec<u8>) {
+fn logical(bytes: &[u8], (offset, length): (usize, usize), file: FileId) -> Frame {
     let physical = &bytes[offset..offset + length];
     let header = FrameHeader::decode(&physical[..BLOCK_LOGICAL_BYTES], &file).expect("a frame");
     let mut logical = Vec::new();
@@ -154,14 +154,16 @@ fn logical(bytes: &[u8], (offset, length): (usize, usize), file: FileId) -> (Fra
     (header, logical)
 }
 
-/// Puts a frame there with right stamps and checksums, and with the header of `place`, which the readers walk by.
-fn put_frame(bytes: &mut [u8], offset: usize, file: FileId, place: &FrameHeader, sealed: &[u8]) {
-    let mut logical = Vec::new();
-    place.encode(&file, &[], &mut logical);
-    // The header's own clear bytes are those of the place; time stamps, payload and tag are the other frame's.
-    logical.extend_from_slice(&sealed[logical.len()..]);
+/// A frame: its header, and its logical bytes.
+type Frame = (FrameHeader, Vec<u8>);
+
+/// Puts a frame where another one stands, with right stamps and checksums: header and time stamps, by which readers walk, are
+/// those of the place, payload and tag the other frame's.
+fn put_frame(bytes: &mut [u8], offset: usize, file: FileId, place: &Frame, sealed: &Frame) {
+    let from = place.0.payload_from();
+    assert_eq!((from, place.1.len()), (sealed.0.payload_from(), sealed.1.len()), "frames of one size");
+    let mut logical = [&place.1[..from], &sealed.1[from..]].concat();
     seal_crc(&mut logical);
-    assert_eq!(physical_bytes(logical.len()), physical_bytes(sealed.len()));
     let mut physical = Vec::new();
     lay_out(&logical, &file, offset as u64, &mut physical);
     bytes[offset..offset + physical.len()].copy_from_slice(&physical);
@@ -263,10 +265,9 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         let frames = equal_frames(one, &path);
         one.change(&path, |file| {
             let id = file_id(file);
-            let (first, sealed_first) = logical(file, frames[0], id);
-            let (second, sealed_second) = logical(file, frames[1], id);
-            put_frame(file, frames[0].0, id, &first, &sealed_second);
-            put_frame(file, frames[1].0, id, &second, &sealed_first);
+            let (first, second) = (logical(file, frames[0], id), logical(file, frames[1], id));
+            put_frame(file, frames[0].0, id, &first, &second);
+            put_frame(file, frames[1].0, id, &second, &first);
         });
     }),
     ("a frame twice", |one, _| {
@@ -274,8 +275,8 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         let frames = equal_frames(one, &path);
         one.change(&path, |file| {
             let id = file_id(file);
-            let (_, sealed) = logical(file, frames[0], id);
-            let (place, _) = logical(file, frames[1], id);
+            let sealed = logical(file, frames[0], id);
+            let place = logical(file, frames[1], id);
             put_frame(file, frames[1].0, id, &place, &sealed);
         });
     }),
@@ -284,8 +285,8 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         let frames = equal_frames(one, &path);
         one.change(&path, |file| {
             let id = file_id(file);
-            let (place, _) = logical(file, frames[0], id);
-            let (_, sealed) = logical(file, frames[1], id);
+            let place = logical(file, frames[0], id);
+            let sealed = logical(file, frames[1], id);
             put_frame(file, frames[0].0, id, &place, &sealed);
             file[frames[1].0..frames[1].0 + frames[1].1].fill(0);
         });
@@ -294,10 +295,10 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         let (path, theirs) = (one.segment(), other.segment());
         let (frame, their_frame) = (equal_frames(one, &path)[0], equal_frames(other, &theirs)[0]);
         let bytes = other.bytes(&theirs);
-        let (_, sealed) = logical(&bytes, their_frame, file_id(&bytes));
+        let sealed = logical(&bytes, their_frame, file_id(&bytes));
         one.change(&path, |file| {
             let id = file_id(file);
-            let (place, _) = logical(file, frame, id);
+            let place = logical(file, frame, id);
             put_frame(file, frame.0, id, &place, &sealed);
         });
     }),
@@ -389,8 +390,8 @@ fn the_attempts_bear_right_checksums() {
     let frames = equal_frames(&one, &path);
     one.change(&path, |file| {
         let id = file_id(file);
-        let (place, sealed) = logical(file, frames[0], id);
-        put_frame(file, frames[0].0, id, &place, &sealed);
+        let frame = logical(file, frames[0], id);
+        put_frame(file, frames[0].0, id, &frame, &frame);
     });
     swap_blocks(&one, &one.snapshot());
     swap_blocks(&one, &one.snapshot());
