@@ -5,6 +5,7 @@
 
 mod keys;
 mod options;
+mod run;
 mod server;
 mod verbs;
 

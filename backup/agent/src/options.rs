@@ -1,6 +1,7 @@
 //! The command line. Every option may stand before or after the verb, and has an environment variable.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cairn_jobs::cli::CommonOptions;
 use clap::builder::FalseyValueParser;
@@ -9,7 +10,7 @@ use clap::{ArgMatches, CommandFactory, Parser, Subcommand};
 
 /// Backups of a Cairn data directory, in a local directory or on S3.
 ///
-/// Exit codes: 0 done, 1 failed, 2 usage, 3 partly done, 10 no repository, 11 locked, 12 wrong key, 13 damaged, 130 interrupted.
+/// Exit codes: 0 done, 1 failed, 2 usage, 3 partly done, 10 no repository, 11 locked, 12 wrong key, 13 damaged, 14 not restorable, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "cairn-backup", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -44,6 +45,8 @@ pub(crate) enum Verb {
     Verify,
     /// Bring a repository, or with --dir a data directory at rest, under the newest master key, without copying data
     Rewrap,
+    /// Keep an archive of a data directory going: the journal as it grows, and snapshots
+    Run(RunArgs),
     /// Manage master keys
     Key {
         #[command(subcommand)]
@@ -54,6 +57,65 @@ pub(crate) enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// What only `run` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// How often the journal's new end is archived, such as 1s or 500ms
+    #[arg(long, value_name = "TIME", env = "CAIRN_INTERVAL", default_value = "1s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// When snapshots are taken: cron syntax, in UTC
+    #[arg(long, value_name = "CRON", env = "CAIRN_SCHEDULE", default_value = "@daily")]
+    pub(crate) schedule: String,
+    /// One is also taken when this much journal follows the last one, such as 4gb
+    #[arg(long, value_name = "BYTES", env = "CAIRN_SNAPSHOT_AFTER", default_value = "4gb", value_parser = bytes)]
+    pub(crate) snapshot_after: u64,
+    /// What uploads take at most, in bytes a second, such as 20mb [default: no limit]
+    #[arg(long, value_name = "BYTES", env = "CAIRN_RATE_LIMIT", value_parser = bytes)]
+    pub(crate) rate_limit: Option<u64>,
+    /// How long the repository is kept from other agents after this one has died
+    #[arg(long, value_name = "TIME", env = "CAIRN_LEASE", default_value = "60s", value_parser = duration)]
+    pub(crate) lease: Duration,
+    /// How long small pieces of the journal stay after longer ones have taken their place
+    #[arg(long, value_name = "TIME", env = "CAIRN_GRACE", default_value = "10m", value_parser = duration)]
+    pub(crate) grace: Duration,
+}
+
+/// `500ms`, `10s`, `5m`, `2h`; a number alone counts seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "a time is a number with ms, s, m or h".to_owned())?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" | "" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("a time is a number with ms, s, m or h".to_owned()),
+    };
+    match number.checked_mul(ms) {
+        Some(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
+        _ => Err("a time is above zero".to_owned()),
+    }
+}
+
+/// `100`, `20mb`, `4gb`: in steps of 1,024, as in the server's configuration.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "a size is a number with b, kb, mb or gb".to_owned())?;
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" => 10,
+        "m" | "mb" => 20,
+        "g" | "gb" => 30,
+        _ => return Err("a size is a number with b, kb, mb or gb".to_owned()),
+    };
+    match number.checked_mul(1 << shift) {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err("a size is above zero".to_owned()),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,6 +146,7 @@ impl Verb {
             ],
             Self::Verify => &["dir", "server", "dry_run"],
             Self::Rewrap => &["server", "backup", "scratch"],
+            Self::Run(_) => &["server", "backup", "scratch", "dry_run"],
             Self::Key { verb: KeyVerb::Rotate } => {
                 &["repo", "dir", "server", "backup", "scratch", "encryption_key_command"]
             }
@@ -160,7 +223,10 @@ mod tests {
             &["create", "--backup", "x"],
             &["key", "generate", "--out", "f", "--repo", "file:///r"],
             &["expire"],
-            &["run"],
+            &["run", "--interval", "0s"],
+            &["run", "--interval", "1x"],
+            &["run", "--rate-limit", "-1"],
+            &["run", "--dry-run"],
             &["key", "rotate", "--repo", "file:///r"],
             &["rewrap", "--server", "h:1"],
             &["key", "generate"],

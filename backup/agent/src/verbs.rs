@@ -21,6 +21,7 @@ pub(crate) async fn run(session: Arc<Session>, cli: Cli) -> Result<u8, JobError>
         Verb::Create => create(&session, &cli).await,
         Verb::List => list(&session, &cli).await,
         Verb::Verify => verify(&session, &cli).await,
+        Verb::Run(args) => crate::run::run(&session, &cli, args).await,
         Verb::Rewrap => keys::rewrap(&session, &cli).await,
         Verb::Key { verb: KeyVerb::Generate { out } } => keys::generate(&session, out.clone()),
         Verb::Key { verb: KeyVerb::Rotate } => keys::rotate(&session, &cli),

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::{JobError, Phase, Progress};
 
@@ -43,6 +45,9 @@ pub struct CommonOptions {
 /// One run of a program.
 pub struct Session {
     json: bool,
+    /// Set by work that ends by itself when it is told to stop.
+    stop: watch::Sender<bool>,
+    ends_itself: AtomicBool,
     stores: Mutex<Vec<Arc<dyn ObjectStore>>>,
     reporter: Arc<Reporter>,
 }
@@ -66,13 +71,15 @@ where
     };
     let session = Arc::new(Session {
         json: common.json,
+        stop: watch::Sender::new(false),
+        ends_itself: AtomicBool::new(false),
         stores: Mutex::default(),
         reporter: Arc::new(Reporter::new(common.json)),
     });
     let ended = runtime.block_on(async {
         let ended = tokio::select! {
             ended = work(Arc::clone(&session)) => ended,
-            stopped = told_to_stop() => stopped.and(Err(JobError::Interrupted)),
+            stopped = session.interrupted() => stopped.and(Err(JobError::Interrupted)),
         };
         session.reporter.clear();
         let stores = std::mem::take(&mut *session.stores.lock().unwrap_or_else(PoisonError::into_inner));
@@ -155,6 +162,39 @@ impl Session {
             tracing::warn!(file = %file.display(), "others can read the keyring; chmod 600 it");
         }
         Ok(loaded.map(Arc::new))
+    }
+
+    /// Becomes true when the program is told to stop. Whoever asks for it ends by itself then; told a second time, it is dropped
+    /// like other work.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.ends_itself.store(true, Ordering::Relaxed);
+        self.stop.subscribe()
+    }
+
+    /// Tells work that ends by itself to do so.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Returns when what is done is to be dropped.
+    async fn interrupted(&self) -> Result<(), JobError> {
+        told_to_stop().await?;
+        if self.ends_itself.load(Ordering::Relaxed) {
+            self.stop();
+            told_to_stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Prints a document on a line of its own, where JSON was asked for.
+    ///
+    /// # Errors
+    /// A mistake of the document's type.
+    pub fn line(&self, document: &impl Serialize) -> Result<(), JobError> {
+        if self.json {
+            print_line(&serde_json::to_string(document).map_err(JobError::Json)?);
+        }
+        Ok(())
     }
 
     /// Whether JSON was asked for.

@@ -111,7 +111,11 @@ impl Prepared {
 }
 
 /// The check of a snapshot while it is copied.
-fn on_its_way(disk: &Arc<dyn Disk>, file: &SourceFile, keyring: Option<&Arc<Keyring>>) -> Option<Check> {
+pub(crate) fn on_its_way(
+    disk: &Arc<dyn Disk>,
+    file: &SourceFile,
+    keyring: Option<&Arc<Keyring>>,
+) -> Option<Check> {
     if file.kind != ObjectKind::Snapshot {
         return None;
     }
@@ -178,7 +182,8 @@ fn describe(source: &Source) -> BackupManifest {
     }
 }
 
-fn object(file: &SourceFile) -> ObjectEntry {
+/// What a manifest says of a file; its checksum comes with the upload.
+pub(crate) fn object(file: &SourceFile) -> ObjectEntry {
     let name = match file.kind {
         ObjectKind::Snapshot => "snapshot.cairn".to_owned(),
         ObjectKind::Journal => file.name.clone(),

@@ -158,6 +158,12 @@ pub enum JobError {
         /// When it runs out if it is not renewed, as text.
         until: String,
     },
+    /// Another agent follows the data directory.
+    #[error("{}: another cairn-backup run follows this directory already", dir.display())]
+    AgentRunning {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The lease is not ours any more.
     #[error("{url}: the lease on the repository was lost: {why}; nothing more was written")]
     LeaseLost {
@@ -310,6 +316,7 @@ impl JobError {
             Self::Store(error) if matches!(error.root(), StoreError::NoSuchBucket { .. }) => 10,
             Self::Locked { .. }
             | Self::ServerRuns { .. }
+            | Self::AgentRunning { .. }
             | Self::LeaseHeld { .. }
             | Self::LeaseLost { .. } => 11,
             Self::NotRestorable { .. } => 14,

@@ -156,7 +156,7 @@ pub(crate) fn read_manifest(
 }
 
 /// Opens a file and makes sure that it is the one meant.
-fn open_file(
+pub(crate) fn open_file(
     disk: &dyn Disk,
     dir: &Path,
     name: &str,
@@ -204,7 +204,12 @@ fn open_file(
     })
 }
 
-fn damaged(path: &Path, what: &'static str, expected: impl ToString, found: impl ToString) -> JobError {
+pub(crate) fn damaged(
+    path: &Path,
+    what: &'static str,
+    expected: impl ToString,
+    found: impl ToString,
+) -> JobError {
     JobError::Damaged {
         place: path.display().to_string(),
         offset: None,

@@ -1,6 +1,7 @@
 //! Files as streams: read into a store, written out of one, with their checksums, in bounded memory.
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -56,12 +57,24 @@ impl FileBody {
         check: Option<Check>,
         progress: Arc<dyn Progress>,
     ) -> (Self, Outcome) {
+        Self::of_part(file, path, 0..length, check, progress)
+    }
+
+    /// As [`FileBody::new`], of the bytes in `part`.
+    pub(crate) fn of_part(
+        file: Arc<dyn File>,
+        path: PathBuf,
+        part: Range<u64>,
+        check: Option<Check>,
+        progress: Arc<dyn Progress>,
+    ) -> (Self, Outcome) {
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
         let outcome = Outcome::default();
         let told = outcome.clone();
+        let length = part.end.saturating_sub(part.start);
         spawn_blocking(move || {
             let failed = |source| StoreError::Source { url: path.display().to_string(), source };
-            let read = read(&*file, length, check, &told, |chunk| sender.blocking_send(Ok(chunk)).is_ok());
+            let read = read(&*file, part, check, &told, |chunk| sender.blocking_send(Ok(chunk)).is_ok());
             if let Err(source) = read {
                 let _ = sender.blocking_send(Err(failed(source)));
             }
@@ -70,25 +83,25 @@ impl FileBody {
     }
 }
 
-/// Reads a file to the end of its first `length` bytes, or until nobody takes them any more.
+/// Reads a part of a file to its end, or until nobody takes it any more.
 fn read(
     file: &dyn File,
-    length: u64,
+    part: Range<u64>,
     mut check: Option<Check>,
     outcome: &Outcome,
     mut give: impl FnMut(Bytes) -> bool,
 ) -> io::Result<()> {
     let mut crc = crc32fast::Hasher::new();
-    let mut at = 0;
-    while at < length {
-        let mut chunk = vec![0; usize::try_from(CHUNK_BYTES.min(length - at)).unwrap_or_default()];
+    let mut at = part.start;
+    while at < part.end {
+        let mut chunk = vec![0; usize::try_from(CHUNK_BYTES.min(part.end - at)).unwrap_or_default()];
         file.read_exact_at(&mut chunk, at)?;
         crc.update(&chunk);
         at += chunk.len() as u64;
         if let Some(check) = &mut check {
             check.passing.take(&chunk);
         }
-        if at == length {
+        if at == part.end {
             let verdict = check.take().map_or(Ok(()), |check| (check.verdict)(check.passing.finish()));
             let sound = verdict.is_ok();
             outcome.set(verdict.map(|()| crc.clone().finalize()));

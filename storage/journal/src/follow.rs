@@ -89,6 +89,11 @@ impl Follower {
         self.durable
     }
 
+    /// How far it was read, durable or not: an offset in the file.
+    pub fn read_to(&self) -> u64 {
+        self.reader.place.offset as u64
+    }
+
     /// How long the file was preallocated, once a frame told it.
     pub fn allocated_bytes(&self) -> Option<u64> {
         self.allocated_bytes

@@ -147,7 +147,7 @@ impl Catalogue {
     /// What can be restored, in order of time.
     pub fn ranges(&self) -> Vec<Range> {
         let mut ranges: Vec<Range> = self.lineages.iter().flat_map(Lineage::ranges).collect();
-        ranges.sort_by(|a, b| (a.from_unix_ms, a.from_lsn).cmp(&(b.from_unix_ms, b.from_lsn)));
+        ranges.sort_by_key(|range| (range.from_unix_ms, range.from_lsn));
         ranges
     }
 }

@@ -4,8 +4,18 @@
 //! can be restored. Whether the bytes are what their names say is for a restore or a verification to find out. The law:
 //! `storage/docs/repository.md`.
 
+mod base;
 pub mod catalogue;
+mod control;
 pub mod lease;
 pub mod names;
+mod rate;
+mod run;
+mod schedule;
+mod shelf;
+mod ship;
 
 pub use catalogue::{Base, Catalogue, Lineage, Piece, Range, Segment, Stretch};
+pub use rate::RateLimit;
+pub use run::{Event, RunOptions, run};
+pub use schedule::Schedule;
