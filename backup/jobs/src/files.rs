@@ -241,7 +241,7 @@ fn check_journal(
     }
 }
 
-fn agree<T: PartialEq + ToString>(
+pub(crate) fn agree<T: PartialEq + ToString>(
     path: &Path,
     what: &'static str,
     expected: T,

@@ -229,7 +229,7 @@ fn recognise(disk: &dyn Disk, path: &Path) -> Result<(), JobError> {
 }
 
 /// Says before anything is downloaded which key is missing.
-fn need_keys(place: &str, keys: &[String], keyring: Option<&Keyring>) -> Result<(), JobError> {
+pub(crate) fn need_keys(place: &str, keys: &[String], keyring: Option<&Keyring>) -> Result<(), JobError> {
     if keys.is_empty() {
         return Ok(());
     }

@@ -142,6 +142,12 @@ impl Target {
         Ok(Placed { temporary, name: free })
     }
 
+    /// Removes a file that is not wanted after all.
+    pub(crate) fn discard(&mut self, placed: &Placed) -> Result<(), JobError> {
+        self.made_files.retain(|made| *made != placed.temporary);
+        files::io(&placed.temporary, "remove", self.disk.remove(&placed.temporary))
+    }
+
     /// Gives the files their names and writes the manifest that names them. Blocks.
     pub(crate) fn commit(
         mut self,

@@ -195,7 +195,12 @@ fn segments(pieces: Vec<Piece>) -> Vec<Segment> {
 impl Segment {
     /// The pieces a reader takes, in order: from each position the one that reaches furthest.
     pub fn stretches(&self) -> Vec<Stretch> {
-        let (mut taken, mut at) = (Vec::new(), 0);
+        self.stretches_from(0)
+    }
+
+    /// As [`Segment::stretches`], from a place in the file that was reached already.
+    pub fn stretches_from(&self, mut at: u64) -> Vec<Stretch> {
+        let mut taken = Vec::new();
         loop {
             let next = self
                 .pieces
@@ -269,13 +274,10 @@ impl Lineage {
             ranges.push(self.range(base.lsn, reach.end_lsn, from, self.certain_until(&reach), within.len()));
         }
         for (base, _) in self.bases.iter().zip(continued).filter(|(_, continued)| !continued) {
-            ranges.push(self.range(
-                base.lsn,
-                base.manifest.to_lsn.max(base.lsn),
-                base.from_unix_ms,
-                base.from_unix_ms,
-                1,
-            ));
+            // One with a journal of its own is restored whole, by its name.
+            if base.manifest.to_lsn == base.lsn {
+                ranges.push(self.range(base.lsn, base.lsn, base.from_unix_ms, base.from_unix_ms, 1));
+            }
         }
         ranges
     }

@@ -4,18 +4,23 @@
 //! can be restored. Whether the bytes are what their names say is for a restore or a verification to find out. The law:
 //! `storage/docs/repository.md`.
 
+mod assemble;
 mod base;
 pub mod catalogue;
 mod control;
 pub mod lease;
 pub mod names;
+mod point;
 mod rate;
+mod restore;
 mod run;
 mod schedule;
 mod shelf;
 mod ship;
 
 pub use catalogue::{Base, Catalogue, Lineage, Piece, Range, Segment, Stretch};
+pub use point::{Part, Plan, Point};
 pub use rate::RateLimit;
+pub use restore::{PointOptions, plan_point, restore_point};
 pub use run::{Event, RunOptions, run};
 pub use schedule::Schedule;
