@@ -18,7 +18,7 @@ use cairn_snapshot::{Container, Depth, Passed, Passing};
 
 use crate::JobError;
 use crate::manifest::{BackupManifest, ObjectKind};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 
 /// A running server states what is durable within this time; one that was killed never will.
 const STATED_WITHIN: Duration = Duration::from_millis(500);
@@ -112,6 +112,28 @@ pub(crate) fn check_passed(
 /// Takes the bytes of a container that is on its way.
 pub(crate) fn passing(keyring: Option<&Arc<Keyring>>) -> Passing {
     Passing::new(keyring.cloned(), thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Reads a container block by block, in the order of their numbers, and gives each with its database and its entries as they
+/// are encoded. The memory used is that of one block.
+///
+/// # Errors
+/// Damage, a missing key; the first of `each`.
+pub fn read_blocks<E: From<JobError>>(
+    disk: &dyn Disk,
+    path: &Path,
+    keyring: Option<&Keyring>,
+    progress: &dyn Progress,
+    mut each: impl FnMut(u32, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let container = Container::open(disk, path, keyring).map_err(JobError::from)?;
+    progress.begin(Phase::Import, container.bytes());
+    for (number, block) in container.index().blocks.iter().enumerate() {
+        each(block.header.database, &container.read_block(number).map_err(JobError::from)?)?;
+        progress.advance(block.header.stored_bytes);
+    }
+    progress.end();
+    Ok(())
 }
 
 /// Whether the file of this name is still the one with this id.

@@ -131,9 +131,8 @@ pub async fn import<F>(
 where
     F: FnOnce(&mut EntrySink) -> Result<(), JobError> + Send + 'static,
 {
-    let cancelled = Arc::new(AtomicBool::new(false));
-    // Where this future is dropped, the work behind it ends at its next entry and clears away what it made.
-    let _guard = CancelOnDrop(Arc::clone(&cancelled));
+    let guard = CancelOnDrop::default();
+    let cancelled = guard.flag();
     blocking(move || {
         refuse_filled(&*options.disk, &options.dir, options.force)?;
         if dry_run {
@@ -145,7 +144,17 @@ where
     .await
 }
 
-struct CancelOnDrop(Arc<AtomicBool>);
+/// Tells work that blocks that nobody waits for it any more: where a future that holds this is dropped, the work behind it
+/// ends at its next entry and clears away what it made.
+#[derive(Debug, Default)]
+pub struct CancelOnDrop(Arc<AtomicBool>);
+
+impl CancelOnDrop {
+    /// True once nobody waits any more.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {

@@ -40,7 +40,8 @@ pub use cairn_seal::Keyring;
 pub use cairn_store::{ObjectStore, RetryPolicy, StoreError, open as open_store};
 pub use create::{CreateOptions, Prepared};
 pub use error::JobError;
-pub use import::{EntrySink, ImportFacts, import};
+pub use files::read_blocks;
+pub use import::{CancelOnDrop, EntrySink, ImportFacts, import};
 pub use input::Input;
 pub use keys::{RewrappedRepository, rewrap_repository};
 pub use manifest::BackupManifest;
@@ -48,8 +49,9 @@ pub use moment::rfc3339;
 pub use output::Output;
 pub use progress::{Phase, Progress, Silent};
 pub use repository::{Backup, Repository};
-pub use restore::{RestoreOptions, Restored, plan, restore, restore_file};
+pub use restore::{RestoreOptions, Restored, is_container, plan, restore, restore_file};
 pub use rewrap::{RewrappedDirectory, rewrap_directory};
+pub use target::refuse_filled;
 pub use verify::{Tier, Verdict, VerifyOptions, verify};
 
 /// Sixteen random bytes.

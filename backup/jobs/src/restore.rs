@@ -210,22 +210,30 @@ async fn copy_in(
     Ok(placed)
 }
 
-/// Tells a container from the files that are not read yet.
+/// Refuses what is no container.
 fn recognise(disk: &dyn Disk, path: &Path) -> Result<(), JobError> {
-    let unsupported = |found| Err(JobError::Unsupported { path: path.to_owned(), found });
+    if is_container_of(disk, path)? {
+        return Ok(());
+    }
+    Err(JobError::Unsupported { path: path.to_owned(), found: "it is no snapshot container" })
+}
+
+/// Whether a path is a snapshot container, by how it begins; a directory is none.
+///
+/// # Errors
+/// Those of the file system.
+pub fn is_container(path: &Path) -> Result<bool, JobError> {
+    is_container_of(&cairn_disk::RealDisk, path)
+}
+
+fn is_container_of(disk: &dyn Disk, path: &Path) -> Result<bool, JobError> {
     if path.is_dir() {
-        return unsupported("it is a directory, and append-only directories are not read by this version");
+        return Ok(false);
     }
     let file = files::io(path, "open", disk.open_read(path))?;
     let mut start = [0; 8];
     let read = files::io(path, "read", file.read_at(&mut start, 0))?;
-    match start.get(..read) {
-        Some(b"CAIRNSNP") => Ok(()),
-        Some(start) if start.starts_with(b"REDIS") || start.starts_with(b"VALKEY") => {
-            unsupported("it is an RDB file, which is not read by this version")
-        }
-        _ => unsupported("it is no snapshot container"),
-    }
+    Ok(start.get(..read) == Some(b"CAIRNSNP"))
 }
 
 /// Says before anything is downloaded which key is missing.

@@ -229,8 +229,11 @@ fn placing(disk: &dyn Disk, dir: &Path) -> Result<Vec<String>, JobError> {
     Ok(names.lines().filter(is_ours).map(str::to_owned).collect())
 }
 
-/// Refuses a directory that holds something, and a path that is no directory.
-pub(crate) fn refuse_filled(disk: &dyn Disk, dir: &Path, force: bool) -> Result<(), JobError> {
+/// Refuses a directory that holds something, unless `force`, and a path that is no directory.
+///
+/// # Errors
+/// [`JobError::NotEmpty`], those of the disk.
+pub fn refuse_filled(disk: &dyn Disk, dir: &Path, force: bool) -> Result<(), JobError> {
     if force || !files::io(dir, "look for", disk.exists(dir))? {
         return Ok(());
     }

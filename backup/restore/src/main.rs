@@ -1,21 +1,38 @@
-//! `cairn-restore`: brings a data directory back, from a repository or from a single snapshot.
+//! `cairn-restore`: brings data back, from a repository or from a file, into a directory, a `.rdb` file or a server.
 //!
-//! The work itself is `cairn-jobs`; this program reads its command line and shows results. It must never know the engine.
+//! Copying files is the work of `cairn-jobs`. Where keys are looked at (files of Redis, a choice of keys, another kind of
+//! target), this program reads them with the engine's own code and gives them on one by one.
 
-use std::path::PathBuf;
+mod append_only;
+mod error;
+mod live;
+mod select;
+mod sink;
+mod source;
+mod transfer;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use cairn_engine::rdb_file::RdbTarget;
 use cairn_jobs::cli::{CommonOptions, Session, human_bytes};
-use cairn_jobs::{JobError, RealDisk, Repository, RestoreOptions, Restored};
+use cairn_jobs::{Input, JobError, RealDisk, Repository, RestoreOptions, Restored, RetryPolicy};
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-/// Restores a Cairn data directory. Everything is downloaded and checked before any of it is named in the target.
+use live::Address;
+use select::Selection;
+use source::{Reading, Source};
+use transfer::{Target, Transfer};
+
+/// Restores a Cairn data directory, or some of its keys. Everything is downloaded and checked before any of it is named in
+/// the target.
 ///
-/// Exit codes: 0 done, 1 failed, 2 usage, 10 no repository, 11 locked, 12 wrong key, 13 damaged, 130 interrupted.
+/// Exit codes: 0 done, 1 failed, 2 usage, 3 partly done (a server kept keys of its own), 10 no repository, 11 locked, 12 wrong
+/// key, 13 damaged, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(
     name = "cairn-restore",
@@ -32,13 +49,47 @@ struct Cli {
     /// Restore the newest backup, which is also done when none is named
     #[arg(long, env = "CAIRN_LATEST", value_parser = FalseyValueParser::new())]
     latest: bool,
-    /// Restore this snapshot container (.cairn) instead
-    #[arg(long, value_name = "FILE", env = "CAIRN_FROM")]
-    from: Option<PathBuf>,
+    /// Restore this instead: a snapshot container (.cairn) or a .rdb file, of this machine or s3://bucket/name, or an
+    /// append-only directory of Redis 7
+    #[arg(long, value_name = "FILE|DIR|URL", env = "CAIRN_FROM")]
+    from: Option<String>,
     /// The directory to restore into; it is made if it is missing
     #[arg(long, value_name = "DIR", env = "CAIRN_DIR")]
     dir: Option<PathBuf>,
-    /// Replace the data in a directory that is not empty
+    /// The running server to restore into, a Cairn or a Redis: HOST:PORT, redis://[USER@]HOST[:PORT] or unix:///path; its
+    /// password is taken from CAIRN_TO_PASSWORD. Keys it has stay as they are unless --force is given
+    #[arg(long, value_name = "SERVER", env = "CAIRN_TO")]
+    to: Option<String>,
+    /// The .rdb file to write; it is not encrypted
+    #[arg(long, value_name = "FILE", env = "CAIRN_TO_RDB")]
+    to_rdb: Option<PathBuf>,
+    /// The oldest Redis that is to read the .rdb file; fields of hashes expire since 7.4
+    #[arg(long, value_name = "VERSION", env = "CAIRN_REDIS_VERSION", default_value = "7.0")]
+    redis_version: RedisVersion,
+    /// Restore only keys that this pattern fits, as KEYS takes it; may be given several times (in the environment one a line)
+    #[arg(long, value_name = "GLOB", env = "CAIRN_KEYS", value_delimiter = '\n')]
+    keys: Vec<String>,
+    /// Restore only keys of this database
+    #[arg(long, value_name = "N", env = "CAIRN_DB")]
+    db: Option<u16>,
+    /// Restore keys that begin with OLD under names that begin with NEW instead; may be given several times (in the
+    /// environment one a line), of which the first that fits counts
+    #[arg(long, value_name = "OLD=NEW", env = "CAIRN_RENAME_PREFIX", value_delimiter = '\n')]
+    rename_prefix: Vec<String>,
+    /// Leave out what only a module of Redis can read, instead of refusing the file
+    #[arg(long, env = "CAIRN_SKIP_MODULE_DATA", value_parser = FalseyValueParser::new())]
+    skip_module_data: bool,
+    /// Accept an append-only directory whose last file ends within a command or a transaction, and leave that out
+    #[arg(long, env = "CAIRN_LOAD_TRUNCATED", value_parser = FalseyValueParser::new())]
+    load_truncated: bool,
+    /// How many databases the server of an append-only directory had
+    #[arg(long, value_name = "N", env = "CAIRN_DATABASES", default_value_t = 16,
+          value_parser = clap::value_parser!(u16).range(1..=16384))]
+    databases: u16,
+    /// Where a backup is put while keys are chosen from it [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR", env = "CAIRN_SCRATCH")]
+    scratch: Option<PathBuf>,
+    /// Replace the data in a directory that is not empty, a file, or keys of a server
     #[arg(long, env = "CAIRN_FORCE", value_parser = FalseyValueParser::new())]
     force: bool,
     /// Read all of it, say whether it is whole and what would be restored, and change nothing
@@ -49,6 +100,24 @@ struct Cli {
     yes: bool,
     #[command(subcommand)]
     verb: Option<Verb>,
+}
+
+/// Versions of Redis that read different `.rdb` files.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RedisVersion {
+    #[value(name = "7.0")]
+    V7_0,
+    #[value(name = "7.4")]
+    V7_4,
+}
+
+impl RedisVersion {
+    fn target(self) -> RdbTarget {
+        match self {
+            Self::V7_0 => RdbTarget::Redis70,
+            Self::V7_4 => RdbTarget::Redis74,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,53 +138,127 @@ fn main() -> ExitCode {
     cairn_jobs::cli::run("cairn-restore", &cli.common.clone(), |session| restore(session, cli))
 }
 
-/// Takes one source of the three. One on the command line wins over those in the environment; two there are an error.
+/// Takes one source of the three, and one target of the three. One on the command line wins over those in the environment;
+/// two there are an error.
 fn parse(matches: &ArgMatches) -> Result<Cli, clap::Error> {
     let mut cli = Cli::from_arg_matches(matches)?;
+    let conflict = |why: String| Cli::command().error(clap::error::ErrorKind::ArgumentConflict, why);
     let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let here: Vec<&str> = ["backup", "latest", "from"].into_iter().filter(|id| given(id)).collect();
-    if let [first, second, ..] = here[..] {
-        let why = format!("--{first} and --{second} exclude each other");
-        return Err(Cli::command().error(clap::error::ErrorKind::ArgumentConflict, why));
+    let source = one_of(matches, &["backup", "latest", "from"]).map_err(conflict)?;
+    if given("from") && given("repo") {
+        return Err(conflict("--from reads a file, so --repo means nothing beside it".to_owned()));
     }
-    if here.contains(&"from") && given("repo") {
-        let why = "--from reads a file, so --repo means nothing beside it";
-        return Err(Cli::command().error(clap::error::ErrorKind::ArgumentConflict, why));
+    if source.is_some() {
+        cli.backup = cli.backup.filter(|_| source == Some("backup"));
+        cli.latest &= source == Some("latest");
+        cli.from = cli.from.filter(|_| source == Some("from"));
     }
-    match here.first() {
-        Some(&"backup") => (cli.latest, cli.from) = (false, None),
-        Some(&"latest") => (cli.backup, cli.from) = (None, None),
-        Some(_) => (cli.backup, cli.latest) = (None, false),
-        None if usize::from(cli.backup.is_some())
-            + usize::from(cli.latest)
-            + usize::from(cli.from.is_some())
-            > 1 =>
-        {
-            let why = "CAIRN_BACKUP, CAIRN_LATEST and CAIRN_FROM exclude each other";
-            return Err(Cli::command().error(clap::error::ErrorKind::ArgumentConflict, why));
-        }
-        None => {}
+    let target = one_of(matches, &["dir", "to", "to_rdb"]).map_err(conflict)?;
+    if target.is_some() {
+        cli.dir = cli.dir.filter(|_| target == Some("dir"));
+        cli.to = cli.to.filter(|_| target == Some("to"));
+        cli.to_rdb = cli.to_rdb.filter(|_| target == Some("to_rdb"));
     }
     Ok(cli)
 }
 
-async fn restore(session: Arc<Session>, cli: Cli) -> Result<u8, JobError> {
-    let started = Instant::now();
-    let dir =
-        cli.dir.clone().ok_or_else(|| JobError::Usage("--dir DIR (or CAIRN_DIR) is needed".to_owned()))?;
-    if cli.force && !cli.yes && !cli.dry_run {
-        let question = format!("Replace the data in {}?", dir.display());
-        if !session.confirm(&question) {
-            return Err(JobError::Interrupted);
+/// The one of these options that counts, if any is given.
+fn one_of<'i>(matches: &ArgMatches, ids: &[&'i str]) -> Result<Option<&'i str>, String> {
+    for (place, name) in [
+        (ValueSource::CommandLine, (|id| format!("--{}", id.replace('_', "-"))) as fn(&str) -> String),
+        (ValueSource::EnvVariable, |id| format!("CAIRN_{}", id.to_uppercase())),
+    ] {
+        let is_given = |id: &&&str| matches.value_source(id) == Some(place) && is_meant(matches, id);
+        let found: Vec<&str> = ids.iter().filter(is_given).copied().collect();
+        match found[..] {
+            [] => {}
+            [one] => return Ok(Some(one)),
+            [first, second, ..] => {
+                return Err(format!("{} and {} exclude each other", name(first), name(second)));
+            }
         }
     }
+    Ok(None)
+}
+
+/// A switch that is set to "no" in the environment is not given.
+fn is_meant(matches: &ArgMatches, id: &str) -> bool {
+    matches.try_get_one::<bool>(id).ok().flatten().copied().unwrap_or(true)
+}
+
+async fn restore(session: Arc<Session>, cli: Cli) -> Result<u8, JobError> {
+    let started = Instant::now();
+    let target = target(&cli)?;
+    if cli.force && !cli.yes && !cli.dry_run && !session.confirm(&target.question()) {
+        return Err(JobError::Interrupted);
+    }
     let keyring = session.keyring(&cli.common).await?;
+    let selection = Selection::new(&cli.keys, cli.db, &cli.rename_prefix)?;
+    let dir = cli.dir.clone().unwrap_or_default();
     let options = RestoreOptions { dir, disk: Arc::new(RealDisk), keyring, force: cli.force };
-    let restored = match &cli.from {
-        Some(path) => cairn_jobs::restore_file(path, options, cli.dry_run, session.progress()).await?,
-        None => from_repository(&session, &cli, options).await?,
+    let is_copy = matches!(target, Target::Directory(_)) && selection.is_everything();
+    if is_copy && let Some(restored) = copy(&session, &cli, &options).await? {
+        return show(&session, &cli, &restored, started);
+    }
+    let reading = Reading {
+        keyring: options.keyring.clone(),
+        skip_module_data: cli.skip_module_data,
+        load_truncated: cli.load_truncated,
+        databases: cli.databases,
+        scratch: cli.scratch.clone().unwrap_or_else(std::env::temp_dir),
+        progress: session.progress(),
     };
-    let mut document = serde_json::to_value(&restored).map_err(JobError::Json)?;
+    let transfer = Transfer { selection, target, options, dry_run: cli.dry_run, reading: reading.clone() };
+    transfer.check_target()?;
+    let source = match &cli.from {
+        Some(from) => {
+            let policy = RetryPolicy::within(Duration::from_secs(cli.common.retry_seconds));
+            Source::open(from, policy, reading).await?
+        }
+        None => backup(&session, &cli, reading).await?,
+    };
+    transfer.run(&session, source, started).await
+}
+
+fn target(cli: &Cli) -> Result<Target, JobError> {
+    match (&cli.dir, &cli.to, &cli.to_rdb) {
+        (Some(dir), _, _) => Ok(Target::Directory(dir.clone())),
+        (_, Some(to), _) => Ok(Target::Server(Address::parse(to)?)),
+        (_, _, Some(path)) => Ok(Target::Rdb { path: path.clone(), version: cli.redis_version.target() }),
+        (None, None, None) => {
+            let why = "--dir DIR (or CAIRN_DIR), --to SERVER or --to-rdb FILE is needed";
+            Err(JobError::Usage(why.to_owned()))
+        }
+    }
+}
+
+/// Restores by copying files, where the source consists of files of our own; none where its keys have to be read.
+async fn copy(session: &Session, cli: &Cli, options: &RestoreOptions) -> Result<Option<Restored>, JobError> {
+    match &cli.from {
+        None => from_repository(session, cli, options.clone(), cli.dry_run).await.map(Some),
+        Some(from) if !Input::is_url(from) && cairn_jobs::is_container(Path::new(from))? => {
+            let (path, progress) = (Path::new(from), session.progress());
+            cairn_jobs::restore_file(path, options.clone(), cli.dry_run, progress).await.map(Some)
+        }
+        Some(_) => Ok(None),
+    }
+}
+
+/// Brings a backup into a directory of its own and reads it from there.
+async fn backup(session: &Session, cli: &Cli, reading: Reading) -> Result<Source, JobError> {
+    let failed =
+        |source| JobError::Io { path: reading.scratch.clone(), operation: "create a directory in", source };
+    let scratch =
+        tempfile::Builder::new().prefix("cairn-restore-").tempdir_in(&reading.scratch).map_err(failed)?;
+    let dir = scratch.path().join("data");
+    let keyring = reading.keyring.clone();
+    let options = RestoreOptions { dir: dir.clone(), disk: Arc::new(RealDisk), keyring, force: false };
+    let restored = from_repository(session, cli, options, false).await?;
+    Ok(source::blocking(move || Source::of_directory(restored.from, &dir, &reading)).await?)
+}
+
+fn show(session: &Session, cli: &Cli, restored: &Restored, started: Instant) -> Result<u8, JobError> {
+    let mut document = serde_json::to_value(restored).map_err(JobError::Json)?;
     let seconds = started.elapsed().as_secs_f64();
     if let Some(fields) = document.as_object_mut() {
         fields.insert("result".to_owned(), "ok".into());
@@ -125,7 +268,7 @@ async fn restore(session: Arc<Session>, cli: Cli) -> Result<u8, JobError> {
         fields.insert("created".to_owned(), cairn_jobs::rfc3339(restored.created_unix_ms).into());
         fields.insert("seconds".to_owned(), seconds.into());
     }
-    session.result(&document, || text(&restored, cli.dry_run, seconds))?;
+    session.result(&document, || text(restored, cli.dry_run, seconds))?;
     Ok(0)
 }
 
@@ -133,14 +276,16 @@ async fn from_repository(
     session: &Session,
     cli: &Cli,
     options: RestoreOptions,
+    dry_run: bool,
 ) -> Result<Restored, JobError> {
     if cli.common.repo.is_none() {
         return Err(JobError::Usage("--repo URL (or CAIRN_REPO) or --from FILE is needed".to_owned()));
     }
     let repository = Repository::open(session.store(&cli.common).await?).await?;
     let id = cli.backup.as_deref();
-    if cli.dry_run {
-        return cairn_jobs::plan(&repository, id, &options, &std::env::temp_dir(), session.progress()).await;
+    if dry_run {
+        let scratch = cli.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        return cairn_jobs::plan(&repository, id, &options, &scratch, session.progress()).await;
     }
     cairn_jobs::restore(&repository, id, options, session.progress()).await
 }
@@ -167,11 +312,15 @@ mod tests {
             |args: &[&str]| parse(&Cli::command().try_get_matches_from([&["cairn-restore"], args].concat())?);
         assert!(parse(&["--repo", "file:///r", "--dir", "d", "--latest", "-y"]).is_ok());
         assert!(parse(&["completions", "bash"]).unwrap().verb.is_some());
+        let chosen = parse(&["--from", "f", "--to", "h:1", "--keys", "a*", "--keys", "b,c"]).unwrap();
+        assert_eq!(chosen.keys, ["a*", "b,c"]);
         for bad in [
             &["--latest", "--backup", "x", "--dir", "d"][..],
             &["--from", "f", "--backup", "x", "--dir", "d"],
-            &["--time", "T"],
-            &["--keys", "a*"],
+            &["--dir", "d", "--to", "h:1"],
+            &["--to", "h:1", "--to-rdb", "f"],
+            &["--db", "x"],
+            &["--redis-version", "6.2"],
         ] {
             assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad:?}");
         }

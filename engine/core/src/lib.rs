@@ -68,9 +68,10 @@ pub use cairn_commands::{
 pub use cairn_format::Lsn;
 pub use cairn_journal::{AdmissionWait, AdmitError, Driver, Fsync, Poisoned, WaitDurable};
 pub use cairn_keyspace::dumped;
+pub use cairn_keyspace::encode::value_digest;
 pub use cairn_keyspace::rdb_file;
 pub use cairn_keyspace::types::Limits;
-pub use cairn_keyspace::{Entry, Stored, Usage, Value};
+pub use cairn_keyspace::{Entry, Stored, Usage, Value, read_libraries, store_library};
 pub use cairn_snapshot::{Forked, Origin, Unforked};
 pub use catalog::holds_data;
 pub use check::{Checked, CheckedFile, check};

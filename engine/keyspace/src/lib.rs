@@ -34,7 +34,7 @@ pub use libraries::{FunctionInfo, Libraries, Library, LibraryMap, read_libraries
 pub use load::Batch;
 pub use lock::Locked;
 pub use shard::{Database, Shard};
-pub use stored::Stored;
+pub use stored::{Stored, store_library};
 pub use table::Spot;
 pub use types::Object;
 pub use undurable::Undurable;

@@ -77,16 +77,16 @@ pub struct RdbWriter<W> {
 }
 
 impl<W: Write> RdbWriter<W> {
-    /// Writes the header, and who wrote it and when.
+    /// Writes the header, and for whom and when it was written, in seconds since 1970.
     ///
     /// # Errors
     /// Those of the output; so for all that writes here.
-    pub fn new(output: W, target: RdbTarget, now_ms: i64) -> Result<Self, RdbError> {
+    pub fn new(output: W, target: RdbTarget, unix_seconds: u64) -> Result<Self, RdbError> {
         let mut file = FileWriter::with_version(output, target.version())?;
         // What loads the file looks for the version of a Redis; ours would say nothing to it.
         file.aux("redis-ver", if target == RdbTarget::Redis70 { "7.0.0" } else { "7.4.0" })?;
         file.aux("redis-bits", "64")?;
-        file.aux("ctime", &(now_ms / 1000).to_string())?;
+        file.aux("ctime", &unix_seconds.to_string())?;
         Ok(Self { file, target, database: None, value: Vec::new() })
     }
 
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn entries_come_back_with_database_expiry_and_use() {
-        let mut writer = RdbWriter::new(Vec::new(), RdbTarget::Redis70, 1_700_000_000_000).unwrap();
+        let mut writer = RdbWriter::new(Vec::new(), RdbTarget::Redis70, 1_700_000_000).unwrap();
         writer.library(b"#!lua name=a").unwrap();
         let entries = [
             (0, Entry::string(b"text", b"value", None), Some(Usage::IdleSeconds(5))),

@@ -29,9 +29,14 @@ pub enum Stored {
 impl Library {
     /// Appends the library as a snapshot holds it.
     pub fn store(&self, out: &mut Vec<u8>) {
-        out.push(LIBRARY);
-        write_string_plain(out, &self.code);
+        store_library(&self.code, out);
     }
+}
+
+/// Appends a function library of this source as a snapshot holds it.
+pub fn store_library(source: &[u8], out: &mut Vec<u8>) {
+    out.push(LIBRARY);
+    write_string_plain(out, source);
 }
 
 impl Entry {
