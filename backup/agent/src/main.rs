@@ -1,8 +1,10 @@
 //! `cairn-backup`: makes, lists and proves backups.
 //!
 //! The work itself is `cairn-jobs`; this program reads its command line, asks a running server for a snapshot, and shows
-//! results. It must never know the engine, and reads a data directory only through the library.
+//! results. It reads a data directory only through the library; where keys are looked at, to export them, with the engine's
+//! own code.
 
+mod export;
 mod keys;
 mod options;
 mod run;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cairn_jobs::cli::CommonOptions;
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// Backups of a Cairn data directory, in a local directory or on S3.
 ///
@@ -16,21 +16,24 @@ use clap::{ArgMatches, CommandFactory, Parser, Subcommand};
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: CommonOptions,
-    /// The data directory to back up
+    /// The data directory to back up, or to export
     #[arg(long, global = true, value_name = "DATA", env = "CAIRN_DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// The server that runs on it: asked for a new snapshot first; its password is taken from CAIRN_SERVER_PASSWORD
     #[arg(long, global = true, value_name = "HOST:PORT", env = "CAIRN_SERVER")]
     pub(crate) server: Option<String>,
-    /// The backup to verify, instead of all
+    /// The backup to verify, instead of all; the backup to export, instead of the newest
     #[arg(long, global = true, value_name = "ID", env = "CAIRN_BACKUP")]
     pub(crate) backup: Option<String>,
-    /// Where objects of a remote repository are put while they are verified [default: the system's temporary directory]
+    /// Where the files of a backup are put while they are verified or exported [default: the system's temporary directory]
     #[arg(long, global = true, value_name = "DIR", env = "CAIRN_SCRATCH")]
     pub(crate) scratch: Option<PathBuf>,
     /// Show what would be done, and do nothing
     #[arg(long, global = true, env = "CAIRN_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub(crate) dry_run: bool,
+    /// Ask nothing
+    #[arg(short = 'y', long, global = true, env = "CAIRN_YES", value_parser = FalseyValueParser::new())]
+    pub(crate) yes: bool,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -47,6 +50,8 @@ pub(crate) enum Verb {
     Rewrap,
     /// Keep an archive of a data directory going: the journal as it grows, and snapshots
     Run(RunArgs),
+    /// Write a backup, or the data in a directory, as a .rdb file for Redis
+    Export(ExportOptions),
     /// Manage master keys
     Key {
         #[command(subcommand)]
@@ -118,6 +123,32 @@ fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// What only `export` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportOptions {
+    /// The file to write; it is not encrypted
+    #[arg(long, value_name = "FILE", env = "CAIRN_RDB")]
+    pub(crate) rdb: PathBuf,
+    /// Export the newest backup, which is also done when none is named
+    #[arg(long, env = "CAIRN_LATEST", value_parser = FalseyValueParser::new(), conflicts_with = "backup")]
+    pub(crate) latest: bool,
+    /// The oldest Redis that is to read the file; fields of hashes expire since 7.4
+    #[arg(long, value_name = "VERSION", env = "CAIRN_REDIS_VERSION", default_value = "7.0")]
+    pub(crate) redis_version: RedisVersion,
+    /// Replace the file if it is there
+    #[arg(long, env = "CAIRN_FORCE", value_parser = FalseyValueParser::new())]
+    pub(crate) force: bool,
+}
+
+/// Versions of Redis that read different `.rdb` files.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum RedisVersion {
+    #[value(name = "7.0")]
+    V7_0,
+    #[value(name = "7.4")]
+    V7_4,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyVerb {
     /// Write a new keyring with one key
@@ -147,6 +178,7 @@ impl Verb {
             Self::Verify => &["dir", "server", "dry_run"],
             Self::Rewrap => &["server", "backup", "scratch"],
             Self::Run(_) => &["server", "backup", "scratch", "dry_run"],
+            Self::Export(_) => &["server"],
             Self::Key { verb: KeyVerb::Rotate } => {
                 &["repo", "dir", "server", "backup", "scratch", "encryption_key_command"]
             }
@@ -229,6 +261,9 @@ mod tests {
             &["run", "--dry-run"],
             &["key", "rotate", "--repo", "file:///r"],
             &["rewrap", "--server", "h:1"],
+            &["export"],
+            &["export", "--rdb", "f", "--server", "h:1"],
+            &["export", "--rdb", "f", "--latest", "--backup", "x"],
             &["key", "generate"],
         ] {
             assert_eq!(parse(args).unwrap_err().exit_code(), 2, "{args:?}");

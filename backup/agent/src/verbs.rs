@@ -12,6 +12,7 @@ use cairn_jobs::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::export::export;
 use crate::keys;
 use crate::options::{Cli, KeyVerb, Verb};
 use crate::server::{Persistence, Server};
@@ -23,6 +24,7 @@ pub(crate) async fn run(session: Arc<Session>, cli: Cli) -> Result<u8, JobError>
         Verb::Verify => verify(&session, &cli).await,
         Verb::Run(args) => crate::run::run(&session, &cli, args).await,
         Verb::Rewrap => keys::rewrap(&session, &cli).await,
+        Verb::Export(options) => export(&session, &cli, options).await,
         Verb::Key { verb: KeyVerb::Generate { out } } => keys::generate(&session, out.clone()),
         Verb::Key { verb: KeyVerb::Rotate } => keys::rotate(&session, &cli),
         // Printed before a session begins.

@@ -281,9 +281,11 @@ impl Reporter {
 
 impl Running {
     fn print(&mut self) {
-        let (phase, bytes, bytes_total) = (self.phase.name(), self.bytes, self.bytes_total);
-        let seconds = self.started.elapsed().as_secs_f64();
-        let line = json!({"progress": phase, "bytes": bytes, "bytes_total": bytes_total, "seconds": seconds});
+        let (phase, unit, seconds) =
+            (self.phase.name(), self.phase.unit(), self.started.elapsed().as_secs_f64());
+        let line = json!({
+            "progress": phase, unit: self.bytes, format!("{unit}_total"): self.bytes_total, "seconds": seconds,
+        });
         print_line(&line.to_string());
         self.printed = Instant::now();
     }
@@ -293,8 +295,11 @@ impl Progress for Reporter {
     fn begin(&self, phase: Phase, bytes_total: u64) {
         self.clear();
         let bar = if self.kind == Kind::Bar { ProgressBar::new(bytes_total) } else { ProgressBar::hidden() };
-        let template =
-            "{msg:9} [{bar:32}] {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
+        let template = if phase.unit() == "bytes" {
+            "{msg:9} [{bar:32}] {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left"
+        } else {
+            "{msg:9} [{bar:32}] {human_pos}/{human_len}  {per_sec}  {eta} left"
+        };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }

@@ -32,13 +32,21 @@ impl Phase {
             Self::Rewrap => "rewrap",
         }
     }
+
+    /// What is counted in it.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Export => "keys",
+            _ => "bytes",
+        }
+    }
 }
 
 /// Listens to the progress of a job, from any thread.
 pub trait Progress: Send + Sync {
-    /// A phase begins, in which so many bytes will pass.
+    /// A phase begins, in which so many bytes (or what its unit is) will pass.
     fn begin(&self, phase: Phase, bytes_total: u64);
-    /// So many more bytes have passed.
+    /// So many more have passed.
     fn advance(&self, bytes: u64);
     /// The phase is over.
     fn end(&self);

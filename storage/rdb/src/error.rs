@@ -94,6 +94,17 @@ pub enum RdbError {
 }
 
 impl RdbError {
+    /// What the operating system said, where that is the reason.
+    ///
+    /// # Errors
+    /// The error itself where it is another.
+    pub fn into_io(self) -> Result<std::io::Error, Self> {
+        match self {
+            Self::Io { source, .. } => Ok(source),
+            error => Err(error),
+        }
+    }
+
     pub(crate) fn malformed(offset: u64, structure: &'static str, reason: &'static str) -> Self {
         Self::Malformed { offset, structure, reason }
     }
