@@ -224,7 +224,10 @@ impl Snapshots {
         state.status.running = false;
         state.status.last_seconds = started.map(|started| started.elapsed().as_secs());
         state.ended_total += 1;
-        state.last = Some(result.as_ref().map(SnapshotInfo::clone).map_err(ToString::to_string));
+        state.last = Some(match result {
+            Ok(info) => Ok(info.clone()),
+            Err(error) => Err(error.to_string()),
+        });
         match result {
             Ok(info) => {
                 self.failing.store(false, Ordering::Relaxed);
