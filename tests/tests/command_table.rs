@@ -318,6 +318,48 @@ fn flags_in_order(value: &Value) -> Value {
     }
 }
 
+/// What arguments are, without what they are called: types, words, what may be left out or repeated, and what they are
+/// made of.
+fn structure(arguments: &Value) -> String {
+    let Value::Array(arguments) = arguments else { panic!("an array was expected, not {arguments:?}") };
+    let one = |argument: &Value| {
+        let Value::Map(fields) = argument else { panic!("a map was expected, not {argument:?}") };
+        let field =
+            |name: &str| fields.iter().find(|(field, _)| field.text() == name).map(|(_, value)| value);
+        let mut text = field("type").expect("each has a type").text();
+        if text == "key" {
+            text += &format!("{}", field("key_spec_index").expect("a key has a specification").integer());
+        }
+        text += &field("token").map_or(String::new(), |token| format!(":{}", token.text()));
+        text +=
+            &field("flags").map_or(String::new(), |flags| format!("[{}]", sorted(flags.clone()).join(" ")));
+        text + &field("arguments").map_or(String::new(), |inner| format!("({})", structure(inner)))
+    };
+    arguments.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// Arguments that Redis describes otherwise, and why ours are as they are.
+const OTHER_ARGUMENTS: &[(&str, &str)] = &[];
+
+#[test]
+fn arguments_are_described_as_redis_does() {
+    let mut both = Both::start();
+    let (ours, theirs) = both.ask("COMMAND DOCS");
+    let (mut our_docs, mut their_docs) = (BTreeMap::new(), BTreeMap::new());
+    documents(ours, &mut our_docs);
+    documents(theirs, &mut their_docs);
+    let mut found = Vec::new();
+    for (name, doc) in &our_docs {
+        let Some(theirs) = their_docs.get(name) else { continue };
+        let [ours, theirs] = [doc, theirs].map(|doc| doc.get("arguments").map_or("", String::as_str));
+        let listed = OTHER_ARGUMENTS.iter().any(|(of, _)| of == name);
+        if (ours == theirs) == listed {
+            found.push(format!("{name}\n    Cairn: {ours}\n    Redis: {theirs}"));
+        }
+    }
+    assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
+}
+
 #[test]
 fn every_command_is_documented_in_our_own_words() {
     let mut both = Both::start();
@@ -350,7 +392,10 @@ fn documents(reply: Value, into: &mut BTreeMap<String, BTreeMap<String, String>>
         for (field, value) in fields {
             match field.text().as_str() {
                 "subcommands" => documents(value, into),
-                "arguments" | "history" => {}
+                "arguments" => {
+                    lines.insert(field.text(), structure(&value));
+                }
+                "history" => {}
                 field => {
                     let text =
                         if let Value::Bulk(_) = value { value.text() } else { sorted(value).join(" ") };

@@ -2,6 +2,7 @@
 
 use cairn_resp::Reply;
 
+use super::docs::{arguments_of, syntax};
 use super::help;
 use crate::args::is;
 use crate::context::Context;
@@ -193,7 +194,11 @@ fn document(reply: &mut Reply<'_>, command: &'static Command) {
         lines.push(("group", "generic"));
     }
     let subcommands = command.subcommands();
+    let mut specifications = 0;
+    command.keys.each_spec(|_| specifications += 1);
+    let arguments = syntax::arguments(arguments_of(command.name), specifications);
     let optional = usize::from(!flags.is_empty())
+        + usize::from(!arguments.is_empty())
         + 2 * usize::from(deprecated.is_some())
         + usize::from(!subcommands.is_empty());
     reply.map(lines.len() + optional);
@@ -205,6 +210,10 @@ fn document(reply: &mut Reply<'_>, command: &'static Command) {
     if let Some((since, replaced_by)) = deprecated {
         text_pair(reply, "deprecated_since", since);
         text_pair(reply, "replaced_by", replaced_by);
+    }
+    if !arguments.is_empty() {
+        reply.bulk(b"arguments");
+        syntax::reply_arguments(reply, &arguments);
     }
     if !subcommands.is_empty() {
         reply.bulk(b"subcommands");

@@ -1,6 +1,7 @@
 //! What COMMAND DOCS says: a line for each command and subcommand, a file for each group, and with it the hints for
 //! clients that COMMAND INFO shows.
 
+mod arguments;
 mod bitmap;
 mod cairn;
 mod cluster;
@@ -17,6 +18,7 @@ mod set;
 mod sorted_set;
 mod stream;
 mod string;
+pub(crate) mod syntax;
 mod transactions;
 
 /// One command's documentation.
@@ -89,4 +91,9 @@ const GROUPS: &[(&str, &[Doc])] = &[
 /// The group and the documentation of a command.
 pub(crate) fn of(name: &str) -> Option<(&'static str, &'static Doc)> {
     GROUPS.iter().find_map(|(group, docs)| docs.iter().find(|doc| doc.name == name).map(|doc| (*group, doc)))
+}
+
+/// The arguments of a command in the notation of [`syntax`]; empty where it takes none.
+pub(crate) fn arguments_of(name: &str) -> &'static str {
+    arguments::LINES.iter().find(|(of, _)| *of == name).map_or("", |(_, line)| line)
 }
