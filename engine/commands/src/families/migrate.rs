@@ -144,6 +144,7 @@ fn migrate(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     let _long = HeldLong::new(ctx.data.keyspace());
     ctx.host.step_aside();
     let (mut waiting, mut failure) = (&found[..], None);
+    let mut effect = vec![&b"DEL"[..]];
     while !waiting.is_empty() && may_go_on(failure.as_ref()) {
         let (parcels, rest) = pack(ctx, waiting, began);
         waiting = rest;
@@ -154,9 +155,13 @@ fn migrate(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         let delivery = ctx.host.deliver(&to, &parcels);
         if !options.copy {
             let arrived = parcels.iter().zip(&delivery.arrived).filter(|(_, arrived)| **arrived);
-            arrived.for_each(|(parcel, _)| remove(ctx, parcel.key));
+            effect.extend(arrived.map(|(parcel, _)| parcel.key).filter(|key| remove(ctx, key)));
         }
         failure = failure.or(delivery.failure);
+    }
+    if effect.len() > 1 {
+        // To the journal, that is all there was to it.
+        ctx.data.effect(&effect);
     }
     match failure {
         None => ctx.reply.ok(),
@@ -197,12 +202,13 @@ fn pack<'k, 'a>(
     (parcels, &[])
 }
 
-/// Deletes a key that has arrived elsewhere: to the journal, that is all there was to it.
-fn remove(ctx: &mut Context<'_, '_>, key: &[u8]) {
-    if ctx.data.remove(key).is_some() {
+/// Deletes a key that has arrived elsewhere; whether it was still there.
+fn remove(ctx: &mut Context<'_, '_>, key: &[u8]) -> bool {
+    let removed = ctx.data.remove(key).is_some();
+    if removed {
         ctx.data.notify(Interest::GENERIC, "del", key);
-        ctx.data.effect(&[b"DEL", key]);
     }
+    removed
 }
 
 fn reply_failure(ctx: &mut Context<'_, '_>, text: &str) {
