@@ -66,12 +66,16 @@ thread_local! {
 
 /// Gives this thread's interpreter for scripts to `f`.
 pub(crate) fn with_scripts<R>(f: impl FnOnce(&Interpreter) -> R) -> Result<R, String> {
-    SCRIPTS.with_borrow_mut(|slot| with(slot, Kind::Scripts, f))
+    let result = SCRIPTS.with_borrow_mut(|slot| made(slot, Kind::Scripts).map(f));
+    forget_what_is_not_needed();
+    result
 }
 
 /// Gives this thread's interpreter for functions to `f`.
 pub(crate) fn with_functions<R>(f: impl FnOnce(&Interpreter) -> R) -> Result<R, String> {
-    FUNCTIONS.with_borrow_mut(|slot| with(slot, Kind::Functions, f))
+    let result = FUNCTIONS.with_borrow_mut(|slot| made(slot, Kind::Functions).map(f));
+    forget_what_is_not_needed();
+    result
 }
 
 /// Says that another thread takes over: this one will serve nobody for a while, and need no interpreter.
@@ -79,16 +83,12 @@ pub(super) fn note_step_aside() {
     GAVE_AWAY.set(true);
 }
 
-fn with<R>(
-    slot: &mut Option<Interpreter>,
-    kind: Kind,
-    f: impl FnOnce(&Interpreter) -> R,
-) -> Result<R, String> {
-    let result = made(slot, kind).map(f);
-    if GAVE_AWAY.take() {
-        *slot = None;
+fn forget_what_is_not_needed() {
+    // One is in use where a script loads a library; then it is done when the script ends.
+    let forget = |slot: &RefCell<Option<Interpreter>>| slot.try_borrow_mut().map(|mut slot| *slot = None);
+    if GAVE_AWAY.get() && SCRIPTS.with(forget).is_ok() && FUNCTIONS.with(forget).is_ok() {
+        GAVE_AWAY.set(false);
     }
-    result
 }
 
 fn made(slot: &mut Option<Interpreter>, kind: Kind) -> Result<&Interpreter, String> {
