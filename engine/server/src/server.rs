@@ -63,6 +63,9 @@ pub(crate) struct Server {
 /// How often the momentary rates of INFO are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
+/// How long the end waits for the sockets to be closed on which is listened.
+const CLOSING_MAX: Duration = Duration::from_millis(100);
+
 /// Settings that every batch of requests reads.
 #[derive(Default)]
 pub(crate) struct Hot {
@@ -293,7 +296,22 @@ impl Server {
     /// Resolves when the process may end; the error says why not everything is on disk.
     pub(crate) async fn finished(&self) -> Result<(), String> {
         self.finished.notified().await;
+        self.stop_listening().await;
         self.failed.get().map_or(Ok(()), |why| Err(why.clone()))
+    }
+
+    /// Closes the sockets on which is listened. Before any connection ends: whoever asked for the end and sees it come finds
+    /// nobody listening any more.
+    async fn stop_listening(&self) {
+        let listening = std::mem::take(&mut *self.listening.lock());
+        listening.iter().for_each(|(_, task)| task.abort());
+        let closed = async {
+            while !listening.iter().all(|(_, task)| task.is_finished()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        // Where no thread is left to close them, the end of the process does.
+        let _ = tokio::time::timeout(CLOSING_MAX, closed).await;
     }
 }
 
