@@ -8,24 +8,25 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use cairn_commands::acl::Acl;
 use cairn_commands::observed::Observed;
 use cairn_commands::{
-    CommandSpec, Decision, Effects, Flags, Hub, Job, LockPlan, Lookups, Replies, Reply, Route, Session,
-    Tools, Watch, decide, expire_shard, may_write, run, script::Scripts,
+    CommandSpec, Decision, Effects, Flags, Hub, Job, LockPlan, Lookups, Reply, Route, Session, Tools, Watch,
+    decide, expire_shard, may_write, run, script::Scripts,
 };
 use cairn_format::Lsn;
 use cairn_journal::{Admission, AdmissionWait, Fsync, Poisoned, WaitDurable};
 use cairn_keyspace::types::Limits;
-use cairn_keyspace::{Discards, KeyHash, Keyspace, Locked, SHARDS};
+use cairn_keyspace::{KeyHash, Keyspace, Locked, SHARDS};
 use parking_lot::{Mutex, RwLock};
 
 use crate::archive::{Archive, archive_behind};
-use crate::attention::Attention;
+use crate::attention::{self, Attention};
 use crate::blocked::{self, Blocked, Waiters};
 use crate::catalog::Catalog;
 use crate::error::{OpenError, SaveError};
 use crate::eviction::{Eviction, MemoryLimit};
+use crate::freeing;
 use crate::host::EngineHost;
 use crate::keys::{self, Keys};
-use crate::loading::{self, Loading};
+use crate::loading::Loading;
 use crate::log::Log;
 use crate::mending::Mending;
 use crate::options::{AutoRewrite, CopyLimit, Options, SavePoint};
@@ -288,7 +289,7 @@ impl Engine {
         let attention = Attention::new(Attention::LOADING);
         attention.set(Attention::MEMORY, options.memory.bytes > 0);
         let keyspace = Keyspace::new(options.databases);
-        serve_discards(&keyspace.discards);
+        freeing::start(&keyspace.discards);
         Ok(Self(Arc::new(Inner {
             attention,
             keyspace,
@@ -426,7 +427,8 @@ impl Engine {
         if inner.scripts.is_busy() && refuse_while_busy(&inner.scripts, session, args, reply) {
             return Outcome::Done { hold: Lsn::ZERO };
         }
-        if inner.attention.is_asked_for() && self.attend(session, args, reply) {
+        if inner.attention.is_asked_for() && attention::attend(inner, session, args, reply) {
+            LAST_START_US.set(NOT_RUN);
             return Outcome::Done { hold: Lsn::ZERO };
         }
         let host = EngineHost { engine: &self.0, process };
@@ -509,28 +511,6 @@ impl Engine {
             None if session.closing => Outcome::Close { hold },
             None => Outcome::Done { hold },
         }
-    }
-
-    /// What comes before a command while the data is being loaded, or memory is limited; whether that was the answer.
-    #[cold]
-    fn attend(&self, session: &mut Session, args: &[&[u8]], reply: &mut Reply<'_>) -> bool {
-        let inner = &*self.0;
-        if inner.loading.is_on() && loading::refuse(session, args, reply) {
-            LAST_START_US.set(NOT_RUN);
-            inner.observed.errors.note(loading::ERROR);
-            return true;
-        }
-        // As in Redis any command makes room, so that none shows more in use than may be, and a client hears of what it had
-        // read and that had to go before it has its reply.
-        if inner.is_over_limit() {
-            inner.is_out_of_memory();
-            if session.replies == Replies::On && session.inbox.is_filled() {
-                let mut messages = Vec::new();
-                session.inbox.take(&mut messages);
-                reply.raw(&messages);
-            }
-        }
-        false
     }
 
     /// Answers a write that is not let in.
@@ -1005,18 +985,6 @@ impl Drop for AbortOnPanic {
         }
         tracing::error!("a command panicked under its locks; ending, since memory and journal may differ");
         std::process::abort();
-    }
-}
-
-/// Starts the thread that frees what takes long. Where there can be none it is freed by those who remove it.
-fn serve_discards(discards: &Arc<Discards>) {
-    discards.open();
-    let served = Arc::clone(discards);
-    if let Err(error) =
-        std::thread::Builder::new().name("cairn-free".to_owned()).spawn(move || served.serve())
-    {
-        tracing::warn!(%error, "large values are freed by the commands that remove them");
-        discards.close();
     }
 }
 

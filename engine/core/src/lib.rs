@@ -42,6 +42,7 @@ mod ending;
 mod engine;
 mod error;
 mod eviction;
+mod freeing;
 mod host;
 mod info;
 mod keys;

@@ -21,6 +21,9 @@ pub(crate) const FRAME_STAMPS_MAX: usize = 1024;
 /// Logical bytes of a frame beside its payload, at most.
 const OVERHEAD_MAX: usize = FRAME_HEADER_BYTES + FRAME_STAMPS_MAX * TIME_STAMP_BYTES + TAG_BYTES;
 
+/// Memory for frames that a journal keeps while nothing is written, in bytes.
+const KEPT_WHILE_IDLE: usize = 256 << 10;
+
 /// The least length of a segment file.
 pub(crate) const SEGMENT_BYTES_MIN: u64 = 128 << 10;
 /// The greatest, below what a block's stamp can number.
@@ -211,6 +214,12 @@ impl Segment {
         self.out.shrink_to(8 << 20);
         self.logical.shrink_to(2 << 20);
         Ok(written)
+    }
+
+    /// Gives back what large groups took, where the next ones will not be written at once.
+    pub(crate) fn release_memory(&mut self) {
+        self.out.shrink_to(KEPT_WHILE_IDLE);
+        self.logical.shrink_to(KEPT_WHILE_IDLE);
     }
 }
 

@@ -592,6 +592,9 @@ impl Writer {
         if let Err(error) = self.write_empty_frame() {
             self.rescue(&error);
         }
+        // While nothing is written, nothing is kept for it.
+        self.spare.clear();
+        self.current.release_memory();
         self.idle_since = self.shared.now();
     }
 
