@@ -251,7 +251,8 @@ impl Snapshots {
             }
         }
         self.ended.notify_all();
-        std::mem::take(&mut state.scheduled) && result.is_ok()
+        // What has been asked for since one was called off is no less wanted.
+        std::mem::take(&mut state.scheduled) && (result.is_ok() || state.cancelled)
     }
 
     /// Ends the child that writes if it does so to trim the journal, which is about to end.
@@ -317,7 +318,7 @@ pub(crate) fn start(inner: &Arc<Inner>, why: SnapshotReason) -> Result<&'static 
             return Err("ERR Background save already in progress".to_owned());
         }
         let mut state = inner.snapshots.state.lock();
-        if why == SnapshotReason::Rewrite && state.rewriting {
+        if why == SnapshotReason::Rewrite && state.rewriting && !state.cancelled {
             return Err("ERR Background append only file rewriting already in progress".to_owned());
         }
         state.scheduled = true;

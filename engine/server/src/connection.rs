@@ -218,6 +218,9 @@ impl<'s, S: Stream> Connection<'s, S> {
         self.client.query_bytes.store(self.input.len().saturating_sub(self.parser.understood()), Relaxed);
         self.client.query_room.store(self.input.capacity() - self.input.len(), Relaxed);
         self.server.clients.note_memory(self.client);
+        if self.input.len() > BUFFER_KEPT {
+            self.server.engine.relieve_memory();
+        }
         // Evicted: what it has sent is not run any more.
         Ok(Some(if self.client.is_doomed.load(Relaxed) { 0 } else { count }))
     }
