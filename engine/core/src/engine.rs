@@ -689,13 +689,6 @@ impl Engine {
         self.0.attention.set(Attention::MEMORY, is_limited);
     }
 
-    /// Makes room where memory is short because of what clients send: no command of theirs may come that would.
-    pub fn relieve_memory(&self) {
-        if self.0.is_over_limit() {
-            self.0.is_out_of_memory();
-        }
-    }
-
     /// Changes when the journal is trimmed by itself.
     pub fn set_auto_rewrite(&self, auto_rewrite: AutoRewrite) {
         *self.0.settings.auto_rewrite.lock() = auto_rewrite;

@@ -19,7 +19,7 @@ use cairn_keyspace::types::Limits;
 use cairn_keyspace::{AccessSettings, Database, Entry, KeyHash, Keyspace, SHARDS};
 use parking_lot::{Mutex, RwLock};
 
-use crate::engine::{Inner, now_ms};
+use crate::engine::{Engine, Inner, now_ms};
 use crate::mending::Heap;
 
 /// How many candidates are remembered.
@@ -345,6 +345,15 @@ fn score(entry: &Entry, keyspace: &Keyspace, policy: EvictionPolicy, now_ms: i64
             u64::from(access.idle_seconds(entry.clock(), now_ms))
         }
         EvictionPolicy::VolatileRandom | EvictionPolicy::AllKeysRandom | EvictionPolicy::NoEviction => 0,
+    }
+}
+
+impl Engine {
+    /// Makes room where memory is short because of what clients send: no command of theirs may come that would.
+    pub fn relieve_memory(&self) {
+        if self.0.is_over_limit() {
+            self.0.is_out_of_memory();
+        }
     }
 }
 
