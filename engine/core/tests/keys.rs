@@ -1,7 +1,7 @@
 //! Master keys over a disk in memory: the power goes at every single call that changes it, and whatever was acknowledged is
 //! there afterwards, under keys that are there.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use cairn_disk::{Disk, FaultyDisk, Survival};
@@ -188,7 +188,7 @@ fn a_keyring_that_lacks_a_key_still_needed_is_refused_with_file_and_key() {
     let refused = engine.set_keyring(newest_alone(&both)).expect_err("files are under the old key");
     let text = refused.to_string();
     let KeyError::Needed { path, key } = refused else { panic!("{text}") };
-    assert!(path.starts_with(DIR) && path != PathBuf::from(DIR), "{text}");
+    assert!(path.starts_with(DIR) && path != Path::new(DIR), "{text}");
     assert!(key == old.active().name() && text.contains("CAIRN KEY REWRAP"), "{text}");
     assert_eq!(ask(&engine, &[b"SET", b"goes", b"on"]), "+OK\r\n");
     engine.rewrap().expect("all of it");
