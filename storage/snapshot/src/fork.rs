@@ -230,9 +230,9 @@ impl Child {
         minor_faults().saturating_sub(self.faults_before).saturating_mul(SMALL_PAGE_BYTES)
     }
 
-    /// How many bytes there are twice because of the child: pages that are its own since the parent wrote to the other one,
-    /// and what it has allocated itself. `None` where the system does not tell. The kernel walks all page tables for it,
-    /// some milliseconds for each gigabyte, on a core that commands want.
+    /// How many bytes would be free again if the child ended: pages that are its own since the parent wrote to the other one or
+    /// gave it back, and what it has allocated itself. `None` where the system does not tell. The kernel walks all page
+    /// tables for it, some milliseconds for each gigabyte, on a core that commands want.
     pub fn private_bytes(&self) -> Option<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:"))?;
@@ -483,9 +483,6 @@ mod tests {
 
     const LIMIT: ChildLimits = ChildLimits { stall: Duration::from_secs(30), copied_bytes: None };
 
-    /// What one test writes counts for the children of another, which share the memory of all.
-    static MEMORY: Mutex<()> = Mutex::new(());
-
     #[test]
     fn a_child_gives_its_message_and_its_progress() {
         let child = fork_child(|pipe| {
@@ -572,52 +569,6 @@ mod tests {
         .unwrap();
         let stalled = child.wait(ChildLimits::of_time(Duration::from_millis(300)), &mut |_| {});
         assert!(matches!(stalled, Err(ChildError::Stalled { .. })));
-    }
-
-    #[test]
-    fn a_child_for_which_too_much_is_copied_is_killed() {
-        let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut block = vec![1_u8; 64 << 20];
-        let child = fork_child(|_| {
-            loop {
-                std::thread::park()
-            }
-        })
-        .unwrap();
-        let limits = ChildLimits { copied_bytes: Some(32 << 20), ..LIMIT };
-        let mut looks = 0;
-        let ended = child.wait(limits, &mut |_| {
-            looks += 1;
-            // Within the limit at first.
-            let share = if looks < 3 { 2 << 20 } else { 64 << 20 };
-            block[..share].iter_mut().step_by(4096).for_each(|byte| *std::hint::black_box(byte) += 1);
-        });
-        let Err(ChildError::CopiedTooMuch { copied_bytes, limit_bytes }) = ended else {
-            panic!("{ended:?}");
-        };
-        assert!(
-            looks >= 3 && copied_bytes > limit_bytes && limit_bytes == 32 << 20,
-            "{copied_bytes}, {looks}"
-        );
-    }
-
-    /// Memory that is merely new makes the estimate grow, and nothing of it is there twice.
-    #[test]
-    fn new_memory_is_not_taken_for_copied_memory() {
-        let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
-        let child = fork_child(|pipe| {
-            for entries in 0..10 {
-                let progress = Progress { entries, ..Progress::default() };
-                pipe.progress(progress).map_err(|error| error.to_string())?;
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Ok(Vec::new())
-        })
-        .unwrap();
-        let mut kept = Vec::new();
-        let limits = ChildLimits { copied_bytes: Some(64 << 20), ..LIMIT };
-        child.wait(limits, &mut |_| kept.push(std::hint::black_box(vec![1_u8; 32 << 20]))).unwrap();
-        assert!(child.copied_bytes() > 64 << 20 || kept.len() < 3, "{}", child.copied_bytes());
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(crate) struct Watch {
     moved_at: Instant,
     looked_at: Option<Instant>,
     stopped_at: Option<Instant>,
+    /// What the parent had of memory at first.
+    resident_bytes: u64,
     /// Where the estimate of what was copied is below this the exact figure, which is dear, is not asked for.
     suspect_bytes: u64,
 }
@@ -47,6 +49,7 @@ impl Watch {
             moved_at: Instant::now(),
             looked_at: None,
             stopped_at: None,
+            resident_bytes: resident_bytes(),
             suspect_bytes: limits.copied_bytes.unwrap_or(u64::MAX),
         }
     }
@@ -96,14 +99,16 @@ impl Watch {
     }
 
     /// The estimate is rather too much than too little: before a child is ended for it, the kernel is asked for the truth,
-    /// and then not again before it can have become too much.
+    /// and then not again before it can have become too much. What the parent has given back meanwhile is not there twice,
+    /// though the child still has it.
     fn look_at_memory(&mut self, child: &Child) -> Result<(), ChildError> {
         let Some(limit_bytes) = self.limits.copied_bytes else { return Ok(()) };
         let estimate = child.copied_bytes();
         if estimate <= self.suspect_bytes {
             return Ok(());
         }
-        let copied_bytes = child.private_bytes().unwrap_or(estimate);
+        let given_back = self.resident_bytes.saturating_sub(resident_bytes());
+        let copied_bytes = child.private_bytes().map_or(estimate, |bytes| bytes.saturating_sub(given_back));
         if copied_bytes > limit_bytes {
             return Err(ChildError::CopiedTooMuch { copied_bytes, limit_bytes });
         }
@@ -111,4 +116,14 @@ impl Watch {
         self.suspect_bytes = estimate.saturating_add((limit_bytes - copied_bytes).max(limit_bytes / 8));
         Ok(())
     }
+}
+
+/// The physical memory of this process; 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let line = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = line.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    field
+        .and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+        .unwrap_or(0)
+        .saturating_mul(1024)
 }
