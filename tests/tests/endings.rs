@@ -64,7 +64,7 @@ fn restarts(setup: &Setup, digest: &str) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.starts_with("snapshot-") && name.ends_with(".tmp")
     });
-    assert_eq!(unfinished.collect::<Vec<_>>(), [PathBuf::new(); 0]);
+    assert_eq!(unfinished.collect::<Vec<_>>(), Vec::<PathBuf>::new());
     let server = setup.start();
     assert_eq!(server.digest(), digest);
     server.stop();

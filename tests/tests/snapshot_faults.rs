@@ -195,6 +195,32 @@ fn one_that_cannot_even_begin_says_so() {
     untouched(&setup, server, &before);
 }
 
+/// It says that it lives, ten times a second, and gets nowhere, since a thread of it hangs.
+#[test]
+fn one_that_gets_nowhere_is_ended() {
+    if !counts::prove() {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let setup = Setup::cairn(&home.path().join("data")).with("appendonly", "no");
+    let shim = Shim::new(setup.dir());
+    let (server, mut client) = with_snapshot(&setup.clone().env(shim.full_disk(None)));
+    let before = snapshots(setup.dir());
+    shim.mark("hang-sync");
+    client.ask("BGSAVE");
+    let ended = || (server.info("rdb_bgsave_in_progress").as_deref() == Some("0")).then_some(());
+    assert!(await_some(2 * LIMIT, ended).is_some(), "it never ends:\n{}", server.log());
+    assert_eq!(
+        failure(&server),
+        "the snapshot was not written: the snapshot process made no progress for 60 s and was ended; where the disk is slow \
+         or does not answer look at that, otherwise the next snapshot may succeed"
+    );
+    assert_eq!(snapshots(setup.dir()), before, "the files of snapshots changed");
+    shim.unmark("hang-sync");
+    server.bgsave();
+    server.stop();
+}
+
 /// The memory that writes copy while a snapshot is written is bounded; without writes the same bound is no obstacle.
 #[test]
 fn one_for_which_too_much_is_copied_is_ended_before_memory_runs_out() {
