@@ -125,7 +125,7 @@ fn one_that_gets_no_memory_says_so() {
     let setup = Setup::cairn(&home.path().join("data")).journal("always");
     let (server, mut client) = with_snapshot(&setup);
     let before = snapshots(setup.dir());
-    assert_eq!(client.ask("CONFIG SET rdb-key-save-delay 1000"), Value::ok());
+    assert_eq!(client.ask("CONFIG SET rdb-key-save-delay 3000"), Value::ok());
     client.ask("BGSAVE");
     signal::limit_memory(server.snapshot_child(), 1 << 20);
     let text = failure(&server);
@@ -161,7 +161,7 @@ fn one_that_may_not_write_so_much_says_so() {
     let setup = Setup::cairn(&home.path().join("data")).journal("always");
     let (server, mut client) = with_snapshot(&setup);
     let before = snapshots(setup.dir());
-    assert_eq!(client.ask("CONFIG SET rdb-key-save-delay 1000"), Value::ok());
+    assert_eq!(client.ask("CONFIG SET rdb-key-save-delay 3000"), Value::ok());
     client.ask("BGSAVE");
     signal::limit_files(server.snapshot_child(), 1);
     let text = failure(&server);
