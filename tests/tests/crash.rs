@@ -9,6 +9,7 @@ use cairn_tests::random::{self, Random};
 use cairn_tests::resp::{Client, Value};
 use cairn_tests::server::{Server, Setup};
 use cairn_tests::shim::Shim;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -104,6 +105,11 @@ fn a_moment(random: &mut Random) {
     thread::sleep(Duration::from_millis(10 + random.below(240) as u64));
 }
 
+/// Hundreds of starts leave a segment each until a snapshot trims them: small ones fill no disk, and change more often.
+fn small_segments(data: &Path) -> Setup {
+    Setup::cairn(data).journal("always").with("journal-segment-size", "8mb")
+}
+
 /// Lets a round pass until the kill. In two of three a snapshot is taken: in one it is as quick as it can be, so that the kill
 /// may come before, within or after it, its manifest and its trimming included; in the other it is sure to be at work still.
 fn a_round(round: usize, server: &Server, random: &mut Random) {
@@ -129,7 +135,7 @@ fn acknowledged_writes_survive_sigkill() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let keyring = home.path().join("keyring");
     programs::generate_keyring(&keyring);
-    let setup = Setup::cairn(&home.path().join("data")).journal("always").key(&keyring);
+    let setup = small_segments(&home.path().join("data")).key(&keyring);
     let mut ledgers = ledgers();
     let (kills, mut met) = (counts::of(8, 200), 0);
     let mut server = setup.start();
@@ -159,7 +165,7 @@ fn survive_power_cuts(rounds: usize, writeback: u8, seed: u64) {
     programs::generate_keyring(&keyring);
     let data = home.path().join("data");
     let shim = Shim::new(&data);
-    let plain = Setup::cairn(&data).journal("always").key(&keyring);
+    let plain = small_segments(&data).key(&keyring);
     let mut ledgers = ledgers();
     let mut met = 0;
     for round in 0..rounds {
