@@ -128,16 +128,27 @@ fn met_a_snapshot(setup: &Setup) -> bool {
     files::all(setup.dir()).iter().any(|path| path.to_string_lossy().ends_with(".cairn.tmp"))
 }
 
+/// Rounds that go on from what the one before has left: more make the data large, and reading all of it after each takes
+/// longer than the rounds themselves.
+const ROUNDS: usize = 20;
+
 #[test]
 fn acknowledged_writes_survive_sigkill() {
     let seed = random::seed("acknowledged_writes_survive_sigkill");
+    for series in 0..counts::of(1, 10) {
+        survive_kills(counts::of(8, ROUNDS), seed.wrapping_add(series as u64 * 1_000));
+    }
+}
+
+/// One SIGKILL after the other.
+fn survive_kills(kills: usize, seed: u64) {
     let mut random = Random::new(seed);
     let home = tempfile::tempdir().expect("a temporary directory");
     let keyring = home.path().join("keyring");
     programs::generate_keyring(&keyring);
     let setup = small_segments(&home.path().join("data")).key(&keyring);
     let mut ledgers = ledgers();
-    let (kills, mut met) = (counts::of(8, 200), 0);
+    let mut met = 0;
     let mut server = setup.start();
     for round in 0..kills {
         let seen = write_until_killed(server, &mut ledgers, &mut random.clone(), |server| {
@@ -190,14 +201,20 @@ fn survive_power_cuts(rounds: usize, writeback: u8, seed: u64) {
 
 #[test]
 fn acknowledged_writes_survive_a_power_cut() {
-    survive_power_cuts(counts::of(4, 80), 0, random::seed("acknowledged_writes_survive_a_power_cut"));
+    let seed = random::seed("acknowledged_writes_survive_a_power_cut");
+    for series in 0..counts::of(1, 4) {
+        survive_power_cuts(counts::of(4, ROUNDS), 0, seed.wrapping_add(series as u64));
+    }
 }
 
 #[test]
 fn acknowledged_writes_survive_a_power_cut_with_early_writeback() {
     let seed = random::seed("acknowledged_writes_survive_a_power_cut_with_early_writeback");
-    for (step, writeback) in [10, 50, 90].into_iter().enumerate() {
-        survive_power_cuts(counts::of(2, 40), writeback, seed + step as u64);
+    for series in 0..counts::of(1, 2) {
+        for (step, writeback) in [10, 50, 90].into_iter().enumerate() {
+            let seed = seed.wrapping_add((3 * series + step) as u64);
+            survive_power_cuts(counts::of(2, ROUNDS), writeback, seed);
+        }
     }
 }
 
