@@ -80,7 +80,7 @@ impl Setup {
         setup.with("save", "").with("enable-debug-command", "yes")
     }
 
-    /// Another server that takes redis-server's arguments, in its place.
+    /// Another program that takes the same arguments, in its place.
     pub fn program(mut self, program: PathBuf) -> Self {
         self.program = Some(program);
         self
@@ -161,7 +161,7 @@ impl Setup {
         std::fs::create_dir_all(&self.dir).expect("the data directory can be made");
         let port = free_port();
         let program = match self.kind {
-            Kind::Cairn => programs::cairn("cairn-server"),
+            Kind::Cairn => self.program.clone().unwrap_or_else(|| programs::cairn("cairn-server")),
             Kind::Redis => self.program.clone().unwrap_or_else(|| programs::system("redis-server")),
         };
         let mut command = Command::new(program);

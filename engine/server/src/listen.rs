@@ -62,18 +62,34 @@ fn backlog(settings: &Settings) -> i32 {
     i32::try_from(settings.tcp_backlog).unwrap_or(i32::MAX)
 }
 
-/// Where to listen, and whether that need not be possible.
+/// Where to listen for clients, and whether that need not be possible.
 fn addresses(settings: &Settings) -> Result<Vec<(SocketAddr, bool)>, ListenError> {
-    let port = u16::try_from(settings.port).unwrap_or(0);
+    addresses_at(settings, client_port(settings))
+}
+
+fn client_port(settings: &Settings) -> u16 {
+    u16::try_from(settings.port).unwrap_or(0)
+}
+
+fn addresses_at(settings: &Settings, port: u16) -> Result<Vec<(SocketAddr, bool)>, ListenError> {
     let addresses = settings.bind.iter().map(|word| parse(word)).collect::<Result<Vec<_>, _>>()?;
     let with_port = |(address, optional)| (SocketAddr::new(address, port), optional);
     Ok(if port == 0 { Vec::new() } else { addresses.into_iter().map(with_port).collect() })
 }
 
-/// Binds the TCP addresses but for those that are `held`.
+/// Binds the TCP addresses for clients but for those that are `held`.
 fn bind_tcp(settings: &Settings, held: &[SocketAddr]) -> Result<Vec<(SocketAddr, Socket)>, ListenError> {
-    let (mut tcp, mut any) = (Vec::new(), settings.port == 0);
-    for (address, optional) in addresses(settings)? {
+    bind_port(settings, client_port(settings), held)
+}
+
+/// Binds a port of the addresses that `bind` names, but for those that are `held`; 0: nothing.
+pub(crate) fn bind_port(
+    settings: &Settings,
+    port: u16,
+    held: &[SocketAddr],
+) -> Result<Vec<(SocketAddr, Socket)>, ListenError> {
+    let (mut tcp, mut any) = (Vec::new(), port == 0);
+    for (address, optional) in addresses_at(settings, port)? {
         if held.contains(&address) {
             any = true;
             continue;
@@ -107,7 +123,12 @@ pub(crate) fn move_to(server: &Arc<Server>, settings: &Settings) -> Result<(), L
     Ok(())
 }
 
-fn listener(address: SocketAddr, socket: Socket, backlog: i32) -> Result<TcpListener, ListenError> {
+/// Listens on an address that is bound. Belongs on a runtime.
+pub(crate) fn listener(
+    address: SocketAddr,
+    socket: Socket,
+    backlog: i32,
+) -> Result<TcpListener, ListenError> {
     let failed = |source| ListenError::Tcp { address, source };
     socket.listen(backlog).map_err(failed)?;
     TcpListener::from_std(socket.into()).map_err(failed)

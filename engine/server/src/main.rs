@@ -18,11 +18,13 @@ mod config;
 mod connection;
 mod control;
 mod host;
+mod http;
 mod info;
 mod links;
 mod listen;
 mod log;
 mod metering;
+mod metrics;
 mod pause;
 mod seed;
 mod server;
@@ -123,6 +125,7 @@ fn start(
     allow_files(&settings);
     sys::ignore_file_size_signal();
     let bound = listen::bind(&settings).map_err(|error| Failure::new(error.exit_code(), error))?;
+    let http = http::bind(&settings).map_err(|error| Failure::new(error.exit_code(), error))?;
     let keyring = keyring(&settings)?;
     let is_encrypted = keyring.is_some();
     let aside = aside::start().map_err(|error| Failure::new(1, format!("cannot start a thread: {error}")))?;
@@ -142,6 +145,10 @@ fn start(
     let server = Server::new(engine, settings, config_file, log_level);
     let result = runtime.block_on(async {
         let _unix_file = bound.serve(&server).map_err(|error| Failure::new(1, error))?;
+        {
+            let _aside = aside.enter();
+            http.serve(&server, runtime.handle()).map_err(|error| Failure::new(1, error))?;
+        }
         let _pidfile = Pidfile::write(&server.config.read().pidfile)?;
         server.start_clock().map_err(|error| Failure::new(1, format!("cannot start a thread: {error}")))?;
         tokio::select! {

@@ -164,6 +164,9 @@ impl Loader {
                 return refuse(name, "it needs a backup-url: without one there is no backup");
             }
         }
+        if !s.backup_url.is_empty() && !s.appendonly {
+            return refuse("backup-url", super::NO_JOURNAL);
+        }
         if !s.seed_time.is_empty() && s.seed.from.is_empty() {
             return refuse("seed-time", "it needs a seed-from, which says where the data comes from");
         }

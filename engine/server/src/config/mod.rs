@@ -124,6 +124,10 @@ pub(crate) struct Settings {
     pub(crate) seed_time: String,
 }
 
+/// Why there is no backup of what is in memory alone.
+pub(crate) const NO_JOURNAL: &str =
+    "a backup follows the journal, so it needs appendonly yes; without a journal there is nothing to follow";
+
 /// Why the server does not start with this configuration. Never holds a value: it may be a password.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
