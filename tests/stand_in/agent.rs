@@ -9,7 +9,7 @@
 //!   `ended`: a line for each end that was asked for.
 
 use cairn_tests::control::Agent;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -89,25 +89,37 @@ fn follow(home: &Path, dir: &Path) -> ExitCode {
     }
 }
 
-/// Asks where the server is, and tells what it was told to tell.
+/// Asks where the server is, and tells what it was told to tell. A server that is gone is none to talk to.
 fn step(agent: &mut Option<Agent>, dir: &Path, word: &str, what: &str) {
     if agent.is_none() {
         *agent = Agent::connect(dir).ok();
     }
-    let Some(connected) = agent else { return };
-    let status = connected.ask(&json!({ "request": "status" }));
+    if let Some(connected) = agent
+        && tell(connected, word, what).is_none()
+    {
+        *agent = None;
+    }
+}
+
+fn tell(agent: &mut Agent, word: &str, what: &str) -> Option<()> {
+    let mut ask = |request: Value| {
+        agent.send(format!("{request}\n").as_bytes()).ok()?;
+        agent.answer()
+    };
+    let status = ask(json!({ "request": "status" }))?;
     if status["ok"] != true || !["follow", "report"].contains(&word) {
-        return;
+        return Some(());
     }
     let unix_ms = &status["durable_unix_ms"];
-    connected.ask(&json!({ "request": "archived", "lsn": status["durable_lsn"], "unix_ms": unix_ms }));
+    ask(json!({ "request": "archived", "lsn": status["durable_lsn"], "unix_ms": unix_ms }))?;
     let error = (word == "report").then_some(what);
-    connected.ask(&json!({
+    ask(json!({
         "request": "report",
         "last_success_unix_ms": unix_ms,
         "last_verified_unix_ms": 1_700_000_000_000_u64,
         "last_error": error,
         "stored_bytes": 4096,
         "pending_bytes": 0,
-    }));
+    }))?;
+    Some(())
 }

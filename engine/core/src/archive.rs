@@ -355,12 +355,16 @@ struct Sample {
     unix_ms: u64,
 }
 
-/// Where the journal ended at moments of the past: every tick of the last minutes, ever fewer further back.
+/// Where the journal ended at moments of the past: every tick of the last half minute, ever fewer further back, so that how
+/// old an effect is stays known to the hundredth.
 #[derive(Default)]
 struct Samples(Vec<Sample>);
 
 impl Samples {
+    /// Months fit, at ten a second.
     const MOST: usize = 4096;
+    /// The distance between two samples, as a share of their age, that none between them makes up for.
+    const SHARE: u32 = 256;
 
     fn note(&mut self, sample: Sample) {
         match self.0.last_mut() {
@@ -368,14 +372,28 @@ impl Samples {
             Some(last) if last.lsn == sample.lsn => *last = sample,
             _ => self.0.push(sample),
         }
-        if self.0.len() > Self::MOST {
-            // Every second one goes, but neither end: what is asked of one that is gone is answered by the one before it.
-            let (mut index, last) = (0, self.0.len() - 1);
-            self.0.retain(|_| {
-                index += 1;
-                (index - 1) % 2 == 0 || index - 1 == last
-            });
+        let mut share = Self::SHARE;
+        while self.0.len() > Self::MOST {
+            self.thin(sample.at, share);
+            share = (share / 2).max(1);
         }
+    }
+
+    /// Lets those go that lie so close between two others. What is asked of one that is gone, the one before it answers.
+    fn thin(&mut self, now: Instant, share: u32) {
+        let mut kept: Vec<Sample> = Vec::with_capacity(self.0.len());
+        for (index, sample) in self.0.iter().enumerate() {
+            let is_close = match (kept.last(), self.0.get(index + 1)) {
+                (Some(before), Some(after)) => {
+                    after.at.duration_since(before.at) <= now.duration_since(after.at) / share
+                }
+                _ => false,
+            };
+            if !is_close {
+                kept.push(*sample);
+            }
+        }
+        self.0 = kept;
     }
 
     fn first(&self) -> Option<&Sample> {
@@ -448,14 +466,11 @@ mod tests {
         assert!(samples.0.len() <= Samples::MOST);
         let newest = samples.last_within(Lsn(u64::MAX)).unwrap();
         assert_eq!((newest.lsn, samples.first().unwrap().lsn), (Lsn(49_999), Lsn(0)));
-        for lsn in [0, 1, 777, 25_000, 49_000, 49_998] {
+        for lsn in [0, 1, 777, 25_000, 40_000, 49_000, 49_900, 49_998] {
             let found = samples.last_within(Lsn(lsn)).unwrap();
-            assert!(
-                found.unix_ms <= lsn * 100,
-                "an effect behind LSN {lsn} was appended after {found_ms}",
-                found_ms = found.unix_ms
-            );
-            assert!(lsn - found.lsn.0 <= 64, "LSN {lsn} is known as {}", found.lsn);
+            assert!(found.lsn.0 <= lsn, "an effect behind LSN {lsn} was appended before LSN {}", found.lsn);
+            let (off, age) = (lsn - found.lsn.0, 50_000 - lsn);
+            assert!(off <= age / 100, "LSN {lsn}, {age} ticks old, is known as {}", found.lsn);
         }
     }
 

@@ -53,6 +53,12 @@ pub(crate) struct Said {
 }
 
 impl Said {
+    /// Another child of the same program: what was logged of the one before is not logged again.
+    pub(crate) fn begin_anew(&mut self) {
+        self.last.clear();
+        self.is_reason = false;
+    }
+
     /// Logs each line once, until the child closes its end.
     pub(crate) async fn hear(&mut self, name: &str, stderr: impl AsyncRead + Unpin) {
         let mut reader = BufReader::new(stderr);
@@ -71,7 +77,9 @@ impl Said {
         if line.is_empty() {
             return;
         }
+        // Behind its own name, or, where its arguments are wrong, as the parser of those tells.
         let reason = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(": "));
+        let reason = reason.or_else(|| line.strip_prefix("error: "));
         if reason.is_some() || !self.is_reason {
             reason.unwrap_or(line).clone_into(&mut self.last);
             self.is_reason = reason.is_some();
@@ -87,11 +95,13 @@ impl Said {
     }
 }
 
-/// A line of a log without the time it begins with.
+/// A line of a log without the time and the level it begins with.
 fn without_time(line: &str) -> &str {
     match line.split_once(' ') {
         Some((time, rest)) if time.starts_with(|c: char| c.is_ascii_digit()) && time.ends_with('Z') => {
-            rest.trim_start()
+            let rest = rest.trim_start();
+            let levels = ["ERROR ", "WARN ", "INFO ", "DEBUG "];
+            levels.iter().find_map(|level| rest.strip_prefix(level)).unwrap_or(rest)
         }
         _ => line,
     }

@@ -63,9 +63,10 @@ impl Process for Server {
             let why = "the data is being loaded, from the journal there is";
             return Err(format!("ERR CONFIG SET failed (possibly related to argument 'appendonly') - {why}"));
         }
-        if !changed.appendonly && !changed.backup_url.is_empty() {
-            let why = crate::config::NO_JOURNAL;
-            return Err(format!("ERR CONFIG SET failed (possibly related to argument 'appendonly') - {why}"));
+        if let Some((directive, why)) = crate::config::contradiction(&changed) {
+            return Err(format!(
+                "ERR CONFIG SET failed (possibly related to argument '{directive}') - {why}"
+            ));
         }
         self.listen_elsewhere(&changed)?;
         if changed.encryption_key_file != self.config.read().encryption_key_file {

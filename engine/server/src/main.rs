@@ -2,7 +2,7 @@
 //!
 //! It reads the configuration, opens the engine, and gives each connection a task. Invariants: a reply leaves only when
 //! what it tells of is durable; a request that is no request ends its own connection and no other; no key and no value
-//! reaches the log. It must never know how data is stored, and nothing of backups.
+//! reaches the log. It must never know how data is stored, nor where backups go: that is known to programs of their own, which it starts.
 
 mod ahead;
 mod alloc;
@@ -65,7 +65,8 @@ after the file and wins. Unknown directives are refused.
   -v, --version    the version
 
 Exit codes: 0 ended cleanly, 1 failed, 2 wrong configuration, 11 the data is in
-use, 12 wrong key, 13 damaged data, 130 ended by a second signal.
+use, 12 wrong key, 13 damaged data, 130 ended by a second signal; with seed-from
+also those of cairn-restore.
 ";
 
 /// Why the server does not run: what to say, and the exit code.

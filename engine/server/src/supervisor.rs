@@ -9,7 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -71,7 +71,7 @@ enum Ended {
 
 async fn supervise(server: Arc<Server>) {
     let mut ending = server.backup.ending.subscribe();
-    let mut failures = 0;
+    let (mut failures, mut said) = (0, Said::default());
     while !*ending.borrow() {
         let settings = server.config.read().clone();
         if settings.backup_url.is_empty() {
@@ -79,7 +79,7 @@ async fn supervise(server: Arc<Server>) {
         }
         let started = Instant::now();
         let ended = match agent(&settings).spawn() {
-            Ok(agent) => run(&server, agent, &settings).await,
+            Ok(agent) => run(&server, agent, &settings, &mut said).await,
             Err(error) => Ended::Alone(format!(
                 "{AGENT} cannot be started: {error}; it is looked for beside cairn-server and in PATH"
             )),
@@ -102,43 +102,54 @@ async fn supervise(server: Arc<Server>) {
 }
 
 /// Lets an agent run until it ends, other settings are set, or the server ends.
-async fn run(server: &Server, mut agent: Child, settings: &Settings) -> Ended {
+async fn run(server: &Server, mut agent: Child, settings: &Settings, said: &mut Said) -> Ended {
     let mut ending = server.backup.ending.subscribe();
     server.backup.agent_started(agent.id());
     tracing::info!(pid = agent.id(), url = settings.backup_url, "the backup's agent runs");
-    let stderr = agent.stderr.take();
-    let hearing = tokio::spawn(async move {
-        let mut said = Said::default();
-        if let Some(stderr) = stderr {
-            said.hear(AGENT, stderr).await;
-        }
-        said
-    });
+    // Waiting for a child closes its standard input if that is still its own.
+    let stdin = agent.stdin.take();
+    let hearing = hear(agent.stderr.take(), said);
     let status = tokio::select! {
         status = agent.wait() => Some(status),
         () = server.backup.changed.notified() => None,
         _ = ending.wait_for(|is_ending| *is_ending) => None,
     };
-    let Some(status) = status else {
-        end_gently(server, agent).await;
-        return Ended::Asked;
+    let ended = match status {
+        None => {
+            drop(stdin);
+            end_gently(server, &mut agent).await;
+            None
+        }
+        Some(status) => Some(status),
     };
     // Whoever inherited its standard error may keep it open.
-    let said = timeout(Duration::from_secs(1), hearing).await.ok().and_then(Result::ok).unwrap_or_default();
-    Ended::Alone(how_it_ended(status, &said))
+    *said = timeout(Duration::from_secs(1), hearing).await.ok().and_then(Result::ok).unwrap_or_default();
+    ended.map_or(Ended::Asked, |status| Ended::Alone(how_it_ended(status, said)))
+}
+
+/// Hears what an agent writes, and remembers what those before it wrote.
+fn hear(stderr: Option<ChildStderr>, said: &mut Said) -> JoinHandle<Said> {
+    let mut said = std::mem::take(said);
+    said.begin_anew();
+    tokio::spawn(async move {
+        if let Some(stderr) = stderr {
+            said.hear(AGENT, stderr).await;
+        }
+        said
+    })
 }
 
 fn how_it_ended(status: std::io::Result<ExitStatus>, said: &Said) -> String {
     match status {
+        Ok(status) if status.success() => "it ended although nobody had asked it to".to_owned(),
         Ok(status) => child::ending(status, said),
         Err(error) => format!("it cannot be waited for: {error}"),
     }
 }
 
-/// Lets the agent ship what is durable and give its lease up, for as long as a shutdown may take.
-async fn end_gently(server: &Server, mut agent: Child) {
+/// Lets an agent whose standard input has ended ship what is durable and give its lease up, for as long as a shutdown may take.
+async fn end_gently(server: &Server, agent: &mut Child) {
     let patience = u64::try_from(server.config.read().shutdown_timeout_seconds).unwrap_or(0);
-    drop(agent.stdin.take());
     match timeout(Duration::from_secs(patience), agent.wait()).await {
         Ok(Ok(status)) if status.success() => {
             tracing::info!("the backup's agent has shipped what is durable and ended")
@@ -220,7 +231,8 @@ impl Teller {
             return None;
         }
         self.told = Some(Instant::now());
-        tracing::error!(since_unix_ms = since, lag = ?status.lag, "the backup fails: {error}");
+        let lag = status.lag.unwrap_or_default();
+        tracing::error!(lag_seconds = lag.age.as_secs(), lag_bytes = lag.bytes, "the backup fails: {error}");
         Some(failure(&server.config.read().dir, &status, &error, since))
     }
 }

@@ -58,6 +58,28 @@ pub(crate) struct Seed {
     pub(crate) or_empty: bool,
 }
 
+/// What makes no sense together: the directive that is in the way, and why.
+pub(crate) fn contradiction(settings: &Settings) -> Option<(&'static str, &'static str)> {
+    let has_backup = !settings.backup_url.is_empty();
+    let need_backup = [
+        ("backup-schedule", !settings.backup_schedule.is_empty()),
+        ("backup-retention", !settings.backup_retention.is_empty()),
+        ("backup-max-lag", settings.backup_max_lag.ms > 0),
+        ("backup-on-failure", !settings.backup_on_failure.is_empty()),
+    ];
+    if let Some((directive, _)) = need_backup.into_iter().find(|(_, is_given)| *is_given && !has_backup) {
+        return Some((directive, "it needs a backup-url: without one there is no backup"));
+    }
+    if has_backup && !settings.appendonly {
+        return Some(("appendonly", NO_JOURNAL));
+    }
+    let is_lost = !settings.seed_time.is_empty() && settings.seed.from.is_empty();
+    is_lost.then_some(("seed-time", "it needs a seed-from, which says where the data comes from"))
+}
+
+const NO_JOURNAL: &str =
+    "a backup follows the journal, so it needs appendonly yes; without a journal there is nothing to follow";
+
 fn one<'a>(words: &[&'a str]) -> Result<&'a str, String> {
     match words {
         [word] => Ok(word),
@@ -165,14 +187,20 @@ pub(super) fn show_retention(settings: &Settings) -> String {
     pairs.collect::<Vec<_>>().join(" ")
 }
 
+/// Reads where data comes from; `or-empty` behind it may be part of the same word, as quotes make it.
 pub(super) fn set_seed(settings: &mut Settings, words: &[&str]) -> Result<(), String> {
-    let (from, or_empty) = match words {
-        [from] => (*from, false),
-        [from, word] if word.eq_ignore_ascii_case("or-empty") => (*from, true),
+    let text = match words {
+        [text] => (*text).to_owned(),
+        [from, word] => format!("{from} {word}"),
         _ => return Err("argument must be a URL or a path, and may be followed by or-empty".into()),
     };
+    let (from, or_empty) = match text.strip_suffix(" or-empty") {
+        Some(from) => (from, true),
+        None if words.len() == 1 => (text.as_str(), false),
+        None => return Err("only or-empty may follow the URL or the path".into()),
+    };
     refuse_credentials(from)?;
-    settings.seed = Seed { from: from.to_owned(), or_empty };
+    settings.seed = Seed { from: from.trim().to_owned(), or_empty };
     Ok(())
 }
 
@@ -226,6 +254,7 @@ mod tests {
             assert!(set(set_retention, wrong).is_err(), "{wrong:?}");
         }
         assert_eq!(show_seed(&set(set_seed, &["s3://b/p", "or-empty"]).unwrap()), "s3://b/p or-empty");
+        assert_eq!(show_seed(&set(set_seed, &["/a b or-empty"]).unwrap()), "/a b or-empty");
         assert!(set(set_seed, &["s3://b/p", "or-else"]).is_err());
         assert!(set(set_interval, &["0"]).is_err() && set(set_interval, &["99ms"]).is_err());
     }

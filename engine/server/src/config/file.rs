@@ -153,22 +153,8 @@ impl Loader {
                 "encryption-key-file is set too; the keyring has one source",
             );
         }
-        if s.backup_url.is_empty() {
-            let given = [
-                ("backup-schedule", !s.backup_schedule.is_empty()),
-                ("backup-retention", !s.backup_retention.is_empty()),
-                ("backup-max-lag", s.backup_max_lag.ms > 0),
-                ("backup-on-failure", !s.backup_on_failure.is_empty()),
-            ];
-            if let Some((name, _)) = given.into_iter().find(|(_, is_given)| *is_given) {
-                return refuse(name, "it needs a backup-url: without one there is no backup");
-            }
-        }
-        if !s.backup_url.is_empty() && !s.appendonly {
-            return refuse("backup-url", super::NO_JOURNAL);
-        }
-        if !s.seed_time.is_empty() && s.seed.from.is_empty() {
-            return refuse("seed-time", "it needs a seed-from, which says where the data comes from");
+        if let Some((directive, why)) = super::backup::contradiction(s) {
+            return refuse(directive, why);
         }
         if s.http_port != 0 && s.http_port == s.port {
             return refuse("http-port", "it is the same as port");

@@ -13,7 +13,7 @@ mod rewrite;
 mod table;
 mod value;
 
-pub(crate) use backup::{Retention, Seed, Span};
+pub(crate) use backup::{Retention, Seed, Span, contradiction};
 pub(crate) use ending::Ending;
 pub(crate) use file::load;
 pub(crate) use rewrite::{Written, rewrite};
@@ -123,10 +123,6 @@ pub(crate) struct Settings {
     /// Empty: the latest moment there is.
     pub(crate) seed_time: String,
 }
-
-/// Why there is no backup of what is in memory alone.
-pub(crate) const NO_JOURNAL: &str =
-    "a backup follows the journal, so it needs appendonly yes; without a journal there is nothing to follow";
 
 /// Why the server does not start with this configuration. Never holds a value: it may be a password.
 #[derive(Debug, thiserror::Error)]
