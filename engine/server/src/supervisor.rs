@@ -40,7 +40,7 @@ pub(crate) fn start(server: &Arc<Server>) -> JoinHandle<()> {
 fn agent(settings: &Settings) -> Command {
     let mut command = child::command(AGENT, settings);
     command.args(["run", "--repo", &settings.backup_url, "--dir", &settings.dir]);
-    command.args(["--interval", &settings.backup_interval.to_string()]);
+    command.args(["--interval", &settings.backup_interval.argument()]);
     if !settings.backup_schedule.is_empty() {
         command.args(["--schedule", &settings.backup_schedule]);
     }

@@ -18,6 +18,11 @@ impl Span {
         Duration::from_millis(self.ms)
     }
 
+    /// For another program: in seconds, or in milliseconds where those need a fraction.
+    pub(crate) fn argument(self) -> String {
+        if self.ms.is_multiple_of(1000) { format!("{}s", self.ms / 1000) } else { format!("{}ms", self.ms) }
+    }
+
     /// A number with a unit; without one it is seconds.
     fn parse(word: &str) -> Option<Span> {
         let digits = word.len() - word.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -225,6 +230,7 @@ mod tests {
         ] {
             let span = Span::parse(text).unwrap();
             assert_eq!((span.ms, span.to_string().as_str()), (ms, shown), "{text}");
+            assert_eq!(Span::parse(&span.argument()), Some(span));
         }
         for wrong in ["", "s", "-1", "1.5s", "1w", "1 s", "99999999999999999999", "18446744073709551d"] {
             assert_eq!(Span::parse(wrong), None, "{wrong}");
