@@ -325,6 +325,35 @@ fn at_the_limit_the_oldest_journal_goes_loudly() {
     server.stop();
 }
 
+/// What recovery needs is beyond any limit: it is a snapshot that makes it unneeded, and until there is one it stays.
+#[test]
+fn at_the_limit_a_snapshot_is_taken_and_what_recovery_needs_stays() {
+    let scene = Scene::backed_up("follow");
+    let setup = scene.setup.clone().with("journal-segment-size", "1mb").with("journal-disk-limit", "4mb");
+    let server = setup.with("auto-aof-rewrite-percentage", "0").start();
+    let mut client = server.connect();
+    let value = "v".repeat(100_000);
+    let mut write = |key: &str| assert_eq!(client.call(&["SET", key, &value]).expect("a reply"), Value::ok());
+    (0..80).for_each(|_| write("a"));
+    await_info(&server, "rdb_saves", |saves| saves != "0");
+    server.await_snapshot();
+    await_info(&server, "cairn_journal_disk_bytes", |bytes| {
+        bytes.parse::<u64>().is_ok_and(|bytes| bytes < 4 << 20)
+    });
+    // The next snapshot takes its time.
+    server.connect().ask("CONFIG SET rdb-key-save-delay 20000000");
+    (0..80).for_each(|_| write("b"));
+    await_info(&server, "rdb_bgsave_in_progress", |running| running == "1");
+    await_info(&server, "cairn_journal_disk_bytes", |bytes| {
+        bytes.parse::<u64>().is_ok_and(|bytes| bytes > 6 << 20)
+    });
+    let digest = server.digest();
+    server.kill();
+    let server = scene.setup.start();
+    assert_eq!(server.digest(), digest);
+    server.stop();
+}
+
 #[test]
 fn an_empty_directory_is_filled_and_one_with_data_is_not() {
     let scene = Scene::new();
