@@ -25,7 +25,7 @@ bench:
 instructions:
 	@UPDATE=$(UPDATE) tests/scripts/instructions.sh
 
-# Every fuzz target for FUZZ_SECONDS (60) seconds; needs nightly and cargo-fuzz.
+# Every fuzz target for FUZZ_SECONDS (60) seconds: by libFuzzer with nightly and cargo-fuzz, else by blind mutation.
 fuzz:
 	@tests/scripts/fuzz.sh
 

@@ -5,9 +5,11 @@
 //! more in each target, and `CAIRN_FUZZ_SECONDS=<number>` for rounds of them with seeds of their own until so long has passed; an
 //! input that panics is left in `fuzz/artifacts/<target>`, where cargo-fuzz leaves its own.
 
+use std::cell::RefCell;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 /// Mutations of all seeds of a target together: of one that reads some bytes, and of one that reads whole files.
@@ -64,14 +66,36 @@ fn script_libraries() {
     smoke("script_libraries", FEW, cairn_fuzz::script_libraries);
 }
 
+thread_local! {
+    /// The target of this thread, and what it is trying.
+    static TRIED: RefCell<(String, Vec<u8>)> = const { RefCell::new((String::new(), Vec::new())) };
+}
+
+/// Keeps the input of whatever panics, even where that ends the process, as it does within an engine's command.
+fn keep_what_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let (target, input) = TRIED.take();
+            if !input.is_empty() {
+                eprintln!("{target}: the input is in {}", keep(&target, &input).display());
+            }
+            before(info);
+        }));
+    });
+}
+
 fn smoke(target: &str, mutations: u64, run: fn(&[u8])) {
     let seeds = seeds(target);
     assert!(!seeds.is_empty(), "fuzz/seeds/{target} is empty");
+    keep_what_panics();
     let try_one = |input: &[u8], what: &dyn Fn() -> String| {
-        if catch_unwind(AssertUnwindSafe(|| run(input))).is_err() {
-            let file = keep(target, input);
-            panic!("{target} panicked on {}; the input is in {}", what(), file.display());
-        }
+        TRIED.with_borrow_mut(|tried| {
+            target.clone_into(&mut tried.0);
+            input.clone_into(&mut tried.1);
+        });
+        assert!(catch_unwind(AssertUnwindSafe(|| run(input))).is_ok(), "{target} panicked on {}", what());
     };
     for (name, seed) in &seeds {
         try_one(seed, &|| format!("the seed {name}"));

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::{self, DOCUMENT_BYTES_MAX};
 use crate::manifest::{BackupManifest, ObjectKind};
 use crate::progress::{Phase, Progress};
-use crate::repository::Repository;
+use crate::repository::{Backup, Repository};
 use crate::{JobError, moment};
 
 const FORMAT: &str = "cairn keys";
@@ -52,7 +52,7 @@ struct FileKey {
 
 /// A wrapped key and what kind of file it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Wrapped {
+pub(crate) struct Wrapped {
     kind: ObjectKind,
     slot: KeySlot,
 }
@@ -237,7 +237,7 @@ impl LineageKeys {
     }
 }
 
-fn decode(bytes: &[u8], url: &str, lineage: &str) -> Result<BTreeMap<FileId, Wrapped>, JobError> {
+pub(crate) fn decode(bytes: &[u8], url: &str, lineage: &str) -> Result<BTreeMap<FileId, Wrapped>, JobError> {
     let document: KeysDocument = document::decode(bytes, url, FORMAT, VERSION)?;
     let damaged = |what, expected: &str, found: String| JobError::Damaged {
         place: url.to_owned(),
@@ -290,84 +290,103 @@ pub async fn rewrap_repository(
     dry_run: bool,
     progress: &dyn Progress,
 ) -> Result<RewrappedRepository, JobError> {
-    let store = repository.store();
-    let lineages = store.list_folders("lineage/").await?;
-    let mut done = RewrappedRepository {
-        key: keyring.active().name().to_owned(),
-        lineages: lineages.len(),
-        ..RewrappedRepository::default()
-    };
-    for lineage in lineages {
-        rewrap_lineage(repository, &lineage, keyring, dry_run, progress, &mut done).await?;
-    }
-    Ok(done)
+    let rewrapping =
+        Rewrapping { repository, keyring, dry_run, progress, keys_per_document: KEYS_PER_DOCUMENT };
+    rewrapping.run().await
 }
 
-async fn rewrap_lineage(
-    repository: &Repository,
-    lineage: &str,
-    keyring: &Keyring,
+/// A rewrapping under way.
+struct Rewrapping<'a> {
+    repository: &'a Repository,
+    keyring: &'a Keyring,
     dry_run: bool,
-    progress: &dyn Progress,
-    done: &mut RewrappedRepository,
-) -> Result<(), JobError> {
-    let store = repository.store();
-    let mut known = LineageKeys::read(store, lineage).await?;
-    let files = files_of(repository, lineage).await?;
-    // What is no longer there needs no key.
-    let before = known.keys.len();
-    known.keys.retain(|file_id, _| files.contains_key(file_id));
-    // A damaged document must not stay the newest.
-    let mut is_changed = known.keys.len() < before || !known.faults.is_empty();
-    progress.begin(Phase::Rewrap, (files.len() * HEADER_BYTES) as u64);
-    let mut since = 0;
-    for (file_id, (kind, key)) in files {
-        done.files += 1;
-        progress.advance(HEADER_BYTES as u64);
-        if known.key_of(file_id) == Some(keyring.active().name()) {
-            continue;
-        }
-        let slot = match known.keys.get(&file_id) {
-            Some(wrapped) => wrapped.slot.clone(),
-            None => match header_slot(&**store, &key, kind, file_id).await? {
-                Some(slot) => slot,
-                None => continue,
-            },
+    progress: &'a dyn Progress,
+    keys_per_document: usize,
+}
+
+impl Rewrapping<'_> {
+    async fn run(&self) -> Result<RewrappedRepository, JobError> {
+        let lineages = self.repository.store().list_folders("lineage/").await?;
+        let backups = self.repository.backups().await?;
+        let mut done = RewrappedRepository {
+            key: self.keyring.active().name().to_owned(),
+            lineages: lineages.len(),
+            ..RewrappedRepository::default()
         };
-        if slot.key_name == keyring.active().name() && !known.keys.contains_key(&file_id) {
-            continue;
+        for lineage in lineages {
+            self.lineage(&lineage, &backups, &mut done).await?;
         }
-        done.rewrapped += 1;
-        let sealed = |source| JobError::Seal { place: store.address(&key), source };
-        let data_key = unwrap(keyring, magic(kind), file_id, &slot).map_err(sealed)?;
-        if dry_run {
-            continue;
+        Ok(done)
+    }
+
+    async fn lineage(
+        &self,
+        lineage: &str,
+        backups: &[Backup],
+        done: &mut RewrappedRepository,
+    ) -> Result<(), JobError> {
+        let store = self.repository.store();
+        let mut known = LineageKeys::read(store, lineage).await?;
+        let files = files_of(store, lineage, backups).await?;
+        // What is no longer there needs no key.
+        let before = known.keys.len();
+        known.keys.retain(|file_id, _| files.contains_key(file_id));
+        // A damaged document must not stay the newest.
+        let mut is_changed = known.keys.len() < before || !known.faults.is_empty();
+        self.progress.begin(Phase::Rewrap, (files.len() * HEADER_BYTES) as u64);
+        let mut since = 0;
+        for (file_id, (kind, key)) in files {
+            done.files += 1;
+            self.progress.advance(HEADER_BYTES as u64);
+            let Some(wrapped) = self.rewrapped(&known, file_id, kind, &key).await? else { continue };
+            done.rewrapped += 1;
+            known.keys.insert(file_id, wrapped);
+            is_changed = true;
+            since += 1;
+            if since == self.keys_per_document && !self.dry_run {
+                known.put(store, lineage).await?;
+                (is_changed, since) = (false, 0);
+            }
         }
-        let slot = wrap(keyring, magic(kind), file_id, &data_key, slot.sequence.saturating_add(1))
-            .map_err(sealed)?;
-        known.keys.insert(file_id, Wrapped { kind, slot });
-        is_changed = true;
-        since += 1;
-        if since == KEYS_PER_DOCUMENT {
+        self.progress.end();
+        if self.dry_run {
+            return Ok(());
+        }
+        if is_changed {
             known.put(store, lineage).await?;
-            (is_changed, since) = (false, 0);
         }
+        known.remove_older(store, lineage).await;
+        Ok(())
     }
-    progress.end();
-    if dry_run {
-        return Ok(());
+
+    /// The key of a file under the active key; `None` where it is under it already.
+    async fn rewrapped(
+        &self,
+        known: &LineageKeys,
+        file_id: FileId,
+        kind: ObjectKind,
+        key: &str,
+    ) -> Result<Option<Wrapped>, JobError> {
+        let store = self.repository.store();
+        let slot = match known.keys.get(&file_id) {
+            Some(wrapped) => Some(wrapped.slot.clone()),
+            None => header_slot(&**store, key, kind, file_id).await?,
+        };
+        let is_older = |slot: &KeySlot| slot.key_name != self.keyring.active().name();
+        let Some(slot) = slot.filter(is_older) else { return Ok(None) };
+        let sealed = |source| JobError::Seal { place: store.address(key), source };
+        let data_key = unwrap(self.keyring, magic(kind), file_id, &slot).map_err(sealed)?;
+        let sequence = slot.sequence.saturating_add(1);
+        let slot = wrap(self.keyring, magic(kind), file_id, &data_key, sequence).map_err(sealed)?;
+        Ok(Some(Wrapped { kind, slot }))
     }
-    if is_changed {
-        known.put(store, lineage).await?;
-    }
-    known.remove_older(store, lineage).await;
-    Ok(())
 }
 
 /// Every encrypted file of a lineage, once, with an object that begins with its header.
 async fn files_of(
-    repository: &Repository,
+    store: &Arc<dyn ObjectStore>,
     lineage: &str,
+    backups: &[Backup],
 ) -> Result<BTreeMap<FileId, (ObjectKind, String)>, JobError> {
     let mut files = BTreeMap::new();
     let prefix = folder(lineage);
@@ -382,7 +401,7 @@ async fn files_of(
         }
     }
     // The continuous archive: the first piece of a segment holds its header.
-    for object in repository.store().list(&format!("{prefix}journal/")).await? {
+    for object in store.list(&format!("{prefix}journal/")).await? {
         if let Some(file_id) = first_piece_of(object.key.get(prefix.len()..).unwrap_or_default()) {
             files.entry(file_id).or_insert((ObjectKind::Journal, object.key));
         }
@@ -425,12 +444,181 @@ async fn header_slot(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::Silent;
+    use crate::manifest::tests::sample;
+    use cairn_format::header::{Body, Identity, JournalBody, encode_header};
+    use cairn_format::{LineageId, Lsn};
+    use cairn_store::{Fault, FaultyStore, LocalStore};
+
+    /// Files of the repository that tests make, and their lineage.
+    const FILES: u8 = 7;
+    pub(crate) const LINEAGE: &str = "0123456789abcdef0123456789abcdef";
+
+    fn file_id(number: u8) -> FileId {
+        FileId([number; 16])
+    }
+
+    /// A repository of one backup with encrypted segments and a first piece of an archive, headers and nothing else.
+    async fn filled(dir: &std::path::Path, keyring: &Keyring) -> Arc<dyn ObjectStore> {
+        let store: Arc<dyn ObjectStore> = Arc::new(LocalStore::new(dir.join("r")));
+        Repository::init(Arc::clone(&store)).await.unwrap();
+        let mut manifest = sample();
+        let object = manifest.objects.remove(0);
+        for number in 1..=FILES {
+            let data_key = cairn_seal::new_data_key().unwrap();
+            let slot = wrap(keyring, Magic::Journal, file_id(number), &data_key, 1).unwrap();
+            let body = JournalBody { first_lsn: Lsn(0), epoch: 1, predecessor: None };
+            let identity = Identity {
+                magic: Magic::Journal,
+                encrypted: true,
+                file_id: file_id(number),
+                lineage: LineageId([1; 16]),
+                created_unix_ms: 1,
+                body: Body::Journal(body),
+            };
+            let header = encode_header(&identity, Some(&slot));
+            if number == FILES {
+                let name =
+                    format!("{:020}-{}/{:012}-{:012}-{:020}-{:013}", 0, file_id(number), 0, 12_288, 0, 1);
+                store.put_bytes(&format!("lineage/{LINEAGE}/journal/{name}"), header).await.unwrap();
+                continue;
+            }
+            let mut object = object.clone();
+            object.name = format!("journal-{number}");
+            (object.file_id, object.key) = (file_id(number).to_string(), Some(slot.key_name));
+            let folder = format!("lineage/{LINEAGE}/snapshot/{}/", manifest.id);
+            store.put_bytes(&format!("{folder}{}", object.name), header).await.unwrap();
+            manifest.objects.push(object);
+        }
+        let key = format!("lineage/{LINEAGE}/snapshot/{}/manifest-000001.json", manifest.id);
+        store.put_bytes(&key, manifest.encode().unwrap()).await.unwrap();
+        store
+    }
+
+    async fn rewrap(
+        store: &Arc<dyn ObjectStore>,
+        keyring: &Keyring,
+        faults: Vec<Fault>,
+    ) -> (Result<RewrappedRepository, JobError>, u64) {
+        let faulty = Arc::new(FaultyStore::new(Arc::clone(store), faults));
+        let as_store: Arc<dyn ObjectStore> = Arc::<FaultyStore>::clone(&faulty);
+        let done = match Repository::open(as_store).await {
+            Ok(repository) => {
+                let (dry_run, progress) = (false, &Silent);
+                Rewrapping { repository: &repository, keyring, dry_run, progress, keys_per_document: 3 }
+                    .run()
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        (done, faulty.calls())
+    }
+
+    /// Whether every file opens with this keyring and what stands beside the objects.
+    async fn opens(store: &Arc<dyn ObjectStore>, keyring: &Keyring) -> bool {
+        let repository = Repository::open(Arc::clone(store)).await.unwrap();
+        let keyring = repository.unlocking(LINEAGE, Some(Arc::new(keyring.clone()))).await.unwrap().unwrap();
+        let backups = repository.backups().await.unwrap();
+        let files = files_of(store, LINEAGE, &backups).await.unwrap();
+        assert_eq!(files.len(), usize::from(FILES));
+        for (file_id, (kind, key)) in files {
+            let slot = header_slot(&**store, &key, kind, file_id).await.unwrap().unwrap();
+            if unwrap(&keyring, magic(kind), file_id, &slot).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn newest_alone(keyring: &Keyring) -> Keyring {
+        let text = keyring.encode();
+        Keyring::parse(text.lines().last().unwrap().as_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_rewrapping_that_ends_anywhere_is_gone_on_with() {
+        let old = Keyring::generate().unwrap();
+        let both = old.rotated().unwrap();
+        let alone = newest_alone(&both);
+        let mut ends = 0;
+        for first in 1.. {
+            let dir = tempfile::tempdir().unwrap();
+            let store = filled(dir.path(), &old).await;
+            assert!(opens(&store, &old).await && !opens(&store, &alone).await);
+            let (ended, calls) =
+                rewrap(&store, &both, vec![Fault::Unreachable { first, last: u64::MAX }]).await;
+            assert!(opens(&store, &both).await, "the store went away at call {first}");
+            ends += u32::from(ended.is_err());
+            let (done, _) = rewrap(&store, &both, Vec::new()).await;
+            let done = done.unwrap();
+            assert_eq!(done.files, usize::from(FILES));
+            assert!(opens(&store, &alone).await, "the store went away at call {first}");
+            let listed = store.list(&format!("lineage/{LINEAGE}/keys-")).await.unwrap();
+            assert_eq!(listed.len(), 1, "{listed:?}");
+            if calls < first {
+                assert_eq!(done.rewrapped, 0, "nothing was left to do");
+                break;
+            }
+        }
+        assert!(ends > 10, "{ends} calls failed");
+    }
+
+    #[tokio::test]
+    async fn two_at_once_leave_what_opens_with_the_newest_key() {
+        let old = Keyring::generate().unwrap();
+        let both = old.rotated().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let store = filled(dir.path(), &old).await;
+        let (one, two) = tokio::join!(rewrap(&store, &both, Vec::new()), rewrap(&store, &both, Vec::new()));
+        one.0.unwrap();
+        two.0.unwrap();
+        rewrap(&store, &both, Vec::new()).await.0.unwrap();
+        assert!(opens(&store, &newest_alone(&both)).await);
+    }
+
+    #[tokio::test]
+    async fn every_changed_byte_of_a_document_is_seen_and_the_objects_open_without_it() {
+        let old = Keyring::generate().unwrap();
+        let both = old.rotated().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let store = filled(dir.path(), &old).await;
+        rewrap(&store, &both, Vec::new()).await.0.unwrap();
+        let read = LineageKeys::read(&store, LINEAGE).await.unwrap();
+        let key = document_key(LINEAGE, *read.numbers.last().unwrap());
+        let whole = store.get_bytes(&key, DOCUMENT_BYTES_MAX).await.unwrap();
+        let url = store.address(&key);
+        assert_eq!(decode(&whole, &url, LINEAGE).unwrap(), read.keys);
+        assert!(decode(&whole, &url, &"f".repeat(32)).unwrap_err().is_damage(), "another lineage's");
+        for at in (0..whole.len() - 1).step_by(7) {
+            let mut bad = whole.to_vec();
+            bad[at] ^= 1;
+            assert!(decode(&bad, &url, LINEAGE).is_err(), "byte {at}");
+            assert!(decode(&whole[..at], &url, LINEAGE).is_err(), "cut at {at}");
+        }
+        let flip = Fault::Flip { key: "/keys-".into(), offset: 300, mask: 1 };
+        let faulty: Arc<dyn ObjectStore> = Arc::new(FaultyStore::new(store, vec![flip]));
+        assert!(!LineageKeys::read(&faulty, LINEAGE).await.unwrap().faults.is_empty());
+        assert!(opens(&faulty, &old).await);
+    }
 
     fn wrapped(byte: u8) -> Wrapped {
         let slot = KeySlot { sequence: 3, key_name: "k".into(), nonce: [byte; 12], wrapped: [byte; 48] };
         Wrapped { kind: ObjectKind::Journal, slot }
+    }
+
+    /// A document of two keys.
+    pub(crate) fn sample_document() -> Vec<u8> {
+        let files = [1, 2].map(|number| FileKey::new(file_id(number), &wrapped(number)));
+        let document = KeysDocument {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            lineage: LINEAGE.to_owned(),
+            created_unix_ms: 1,
+            files: files.into(),
+        };
+        document::encode(&document).unwrap()
     }
 
     #[test]

@@ -18,6 +18,8 @@ mod create;
 mod document;
 mod error;
 mod files;
+#[cfg(test)]
+mod hostile;
 mod import;
 mod input;
 mod keys;

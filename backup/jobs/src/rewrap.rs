@@ -110,3 +110,92 @@ pub(crate) fn rewrap_file(
     }
     Ok(was_needed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Silent;
+    use cairn_disk::{FaultyDisk, Survival};
+    use cairn_format::header::{Body, Identity, JournalBody, SnapshotBody, decode_header, encode_header};
+    use cairn_format::manifest::{Manifest, SegmentEntry, SnapshotEntry};
+    use cairn_format::{FileId, LineageId, Lsn};
+    use cairn_seal::{new_data_key, open_manifest, unwrap, wrap};
+
+    const DIR: &str = "/data";
+    const NAMES: [(&str, Magic); 3] =
+        [("snapshot-0.cairn", Magic::Snapshot), ("journal-0", Magic::Journal), ("journal-9", Magic::Journal)];
+
+    /// Headers alone: nothing else of a file is looked at.
+    fn directory(keyring: &Keyring) -> FaultyDisk {
+        let (disk, dir) = (FaultyDisk::new(), Path::new(DIR));
+        disk.create_dir_all(dir).unwrap();
+        for (number, (name, magic)) in (1_u8..).zip(NAMES) {
+            let file_id = FileId([number; 16]);
+            let body = match magic {
+                Magic::Snapshot => Body::Snapshot(SnapshotBody { lsn: Lsn(0) }),
+                _ => Body::Journal(JournalBody { first_lsn: Lsn(0), epoch: 1, predecessor: None }),
+            };
+            let (lineage, created_unix_ms) = (LineageId([1; 16]), 1);
+            let identity = Identity { magic, encrypted: true, file_id, lineage, created_unix_ms, body };
+            let slot = wrap(keyring, magic, file_id, &new_data_key().unwrap(), 1).unwrap();
+            let file = disk.create_new(&dir.join(name)).unwrap();
+            file.write_at(&encode_header(&identity, Some(&slot)), 0).unwrap();
+            file.sync_all().unwrap();
+        }
+        let segment = |number: u8, lsn| SegmentEntry {
+            name: NAMES[usize::from(number) - 1].0.into(),
+            file_id: FileId([number; 16]),
+            first_lsn: Lsn(lsn),
+        };
+        let (name, file_id) = (NAMES[0].0.into(), FileId([1; 16]));
+        let mut manifest = Manifest {
+            lineage: LineageId([1; 16]),
+            epoch: 1,
+            number: 1,
+            encrypted: true,
+            file_id: FileId::default(),
+            key: None,
+            databases: 16,
+            snapshot: Some(SnapshotEntry { name, file_id, lsn: Lsn(0), bytes: 12_288, entries: 0 }),
+            segments: vec![segment(2, 0), segment(3, 9)],
+        };
+        let bytes = seal_manifest(&mut manifest, Some(keyring)).unwrap();
+        write_file_atomically(&disk, &dir.join(MANIFEST), &bytes).unwrap();
+        disk
+    }
+
+    fn opens(disk: &FaultyDisk, keyring: &Keyring) -> bool {
+        let bytes = |name: &str| disk.map(&Path::new(DIR).join(name)).unwrap().bytes().to_vec();
+        let file = |(name, magic): &(&str, Magic)| {
+            let (identity, slot) = decode_header(&bytes(name), *magic).unwrap();
+            unwrap(keyring, *magic, identity.file_id, &slot.unwrap()).is_ok()
+        };
+        NAMES.iter().all(file) && open_manifest(&bytes(MANIFEST), Some(keyring)).is_ok()
+    }
+
+    #[test]
+    fn wherever_the_power_goes_every_file_opens_and_the_next_run_ends_it() {
+        let old = Keyring::generate().unwrap();
+        let both = old.rotated().unwrap();
+        let alone = Keyring::parse(both.encode().lines().last().unwrap().as_bytes()).unwrap();
+        for operations in 0.. {
+            let disk = directory(&old);
+            disk.power_off_after(operations);
+            let done = rewrap_directory(&disk, Path::new(DIR), &both, false, &Silent);
+            for survival in (0..4).map(Survival::Sectors).chain([Survival::Nothing, Survival::Everything]) {
+                let image = disk.crash(survival);
+                assert!(opens(&image, &both), "{operations} {survival:?}");
+                assert!(done.is_err() || (opens(&image, &alone) && !opens(&image, &old)));
+                rewrap_directory(&image, Path::new(DIR), &both, false, &Silent).unwrap();
+                assert!(opens(&image, &alone), "{operations} {survival:?}");
+                let again = rewrap_directory(&image, Path::new(DIR), &both, false, &Silent).unwrap();
+                assert_eq!((again.files, again.rewrapped), (4, 0));
+            }
+            if let Ok(done) = done {
+                assert_eq!((done.files, done.rewrapped, &*done.key), (4, 4, alone.active().name()));
+                assert!(operations > 10, "{operations} calls changed the disk");
+                break;
+            }
+        }
+    }
+}
