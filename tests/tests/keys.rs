@@ -114,6 +114,13 @@ fn a_new_key_takes_over_while_clients_write() {
         }
         written
     });
+    // Who may do that is said as of any other command.
+    for category in ["admin", "dangerous"] {
+        let commands = server.connect().ask(&format!("ACL CAT {category}")).items();
+        assert!(commands.contains(&Value::bulk("cairn|key")), "{category}");
+    }
+    assert_eq!(server.connect().ask("COMMAND DOCS cairn").items()[0], Value::bulk("cairn"));
+    assert!(refused(&server, "CAIRN KEY DROP").contains("REWRAP"));
     assert_eq!(server.connect().ask("CAIRN KEY RELOAD"), Value::ok());
     let before = uses(&server);
     assert!(before[&old] >= 2 && before[&new] >= 2, "manifest and the segment being written: {before:?}");
@@ -335,6 +342,9 @@ fn a_repository_opens_with_the_new_key_alone_and_no_object_is_written_again() {
     let newest_alone = keyring_of(home.path(), &keyring, 2);
     restore("twice", &newest_alone).expect(0);
     files::flip(&newest[0], 200);
+    let verdict =
+        Tool::backup().option("--repo", &url).arg("verify").option("--encryption-key-file", &keyring);
+    verdict.run().expect(13).saying(&["keys-000002.json", "damaged"]);
     restore("damaged", &newest_alone).expect(12);
     let first_two = home.path().join("first-two");
     std::fs::write(&first_two, lines(&keyring)[..2].join("\n")).expect("a keyring");

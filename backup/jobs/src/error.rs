@@ -191,6 +191,14 @@ pub enum JobError {
         /// The directory.
         dir: PathBuf,
     },
+    /// Somebody else did the same at the same moment.
+    #[error(
+        "{place}: another cairn-backup has just written this document; when it has ended, run this again"
+    )]
+    Overtaken {
+        /// The document's address.
+        place: String,
+    },
     /// There is no room for the files.
     #[error("{}: no space left for {bytes} bytes; free some, or choose another directory", path.display())]
     NoSpace {

@@ -11,6 +11,7 @@ use cairn_seal::Keyring;
 use serde::Serialize;
 
 use crate::files;
+use crate::keys::LineageKeys;
 use crate::manifest::{BackupManifest, ObjectEntry, ObjectKind};
 use crate::progress::{Phase, Progress};
 use crate::repository::{self, Backup, Repository};
@@ -97,8 +98,9 @@ pub async fn verify(
     if whole {
         verdict.tier = Tier::Sizes;
     }
-    let keyring = repository.unlocking(&manifest.lineage, options.keyring.clone()).await?;
-    let options = &VerifyOptions { keyring, ..options.clone() };
+    let mut keys = LineageKeys::read(repository.store(), &manifest.lineage).await?;
+    verdict.note(std::mem::take(&mut keys.faults))?;
+    let options = &VerifyOptions { keyring: keys.unlocking(options.keyring.clone()), ..options.clone() };
     let contents = look_inside(repository, backup, manifest, options, &progress, &mut verdict).await;
     if let Err(error) = contents {
         verdict.note(vec![error])?;
