@@ -255,7 +255,12 @@ fn encryption_is_switched_on_while_the_server_runs() {
         assert!(refused(&server, "CAIRN KEY REWRAP").contains("encryption is off"));
         let absent = refused(&server, "CONFIG SET encryption-key-file /nowhere/keyring");
         assert!(absent.contains("/nowhere/keyring"), "{absent}");
+        // A snapshot that was begun in clear is named after the switch, and must not pass for a sealed one.
+        assert_eq!(server.connect().ask("CONFIG SET rdb-key-save-delay 5000"), Value::ok());
+        assert!(!server.connect().ask("BGSAVE").is_error());
         assert_eq!(server.connect().ask(&switch), Value::ok());
+        assert_eq!(server.info("rdb_bgsave_in_progress").as_deref(), Some("1"), "it is long enough");
+        assert_eq!(server.connect().ask("CONFIG SET rdb-key-save-delay 0"), Value::ok());
         assert_eq!(server.connect().ask("SET written after"), Value::ok());
         let digest = server.digest();
         let server = if is_killed {
@@ -309,7 +314,9 @@ fn a_repository_opens_with_the_new_key_alone_and_no_object_is_written_again() {
     let shown = rewrap(&keyring, "--repo", &url).arg("--dry-run").run().expect(0).json();
     assert!(files::changed(&before, &files::contents(&repository)).is_empty(), "a dry run changes nothing");
     rewrap(&lone, "--repo", &url).run().expect(12).saying(&[&name(&keyring, 0)]);
-    let done = rewrap(&keyring, "--repo", &url).run().expect(0).json();
+    // The directory that the environment names for other verbs is not what was typed.
+    let elsewhere = [("CAIRN_DIR", dir.display().to_string())];
+    let done = rewrap(&keyring, "--repo", &url).env(elsewhere).run().expect(0).json();
     assert_eq!(done["rewrapped"], shown["rewrapped"]);
     assert!(done["rewrapped"].as_u64() >= Some(2), "{done}");
     let changed = files::changed(&before, &files::contents(&repository));

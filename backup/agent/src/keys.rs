@@ -72,7 +72,7 @@ pub(crate) async fn rewrap(session: &Arc<Session>, cli: &Cli) -> Result<u8, JobE
         (Some(dir), None) => rewrap_dir(session, cli, dir.clone(), keyring).await,
         (None, Some(_)) => rewrap_repo(session, cli, &keyring).await,
         (Some(_), Some(_)) => Err(JobError::Usage(
-            "rewrap takes one of --dir and --repo at a time; one of them may be set by CAIRN_DIR or CAIRN_REPO".to_owned(),
+            "rewrap takes --dir or --repo (or CAIRN_DIR or CAIRN_REPO), one at a time".to_owned(),
         )),
         (None, None) => {
             Err(JobError::Usage("rewrap needs --repo URL, or --dir DIR for a data directory".to_owned()))

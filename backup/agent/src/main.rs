@@ -19,13 +19,14 @@ use options::{Cli, Verb};
 
 fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
-    let cli = match Cli::from_arg_matches(&matches) {
+    let mut cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
     if let Err(error) = options::refuse_meaningless(&matches, &cli.verb) {
         error.exit();
     }
+    options::choose_what_to_rewrap(&matches, &mut cli);
     if let Verb::Completions { shell } = cli.verb {
         clap_complete::generate(shell, &mut Cli::command(), "cairn-backup", &mut std::io::stdout());
         return ExitCode::SUCCESS;

@@ -207,6 +207,18 @@ pub(crate) fn refuse_meaningless(matches: &ArgMatches, verb: &Verb) -> Result<()
     Ok(())
 }
 
+/// Of a directory and a repository `rewrap` takes one: what was typed counts, where the other is only set in the environment.
+pub(crate) fn choose_what_to_rewrap(matches: &ArgMatches, cli: &mut Cli) {
+    if !matches!(cli.verb, Verb::Rewrap) {
+        return;
+    }
+    match (given(matches, "dir"), given(matches, "repo")) {
+        (true, false) => cli.common.repo = None,
+        (false, true) => cli.dir = None,
+        _ => {}
+    }
+}
+
 fn given(matches: &ArgMatches, id: &str) -> bool {
     let here =
         matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine);
