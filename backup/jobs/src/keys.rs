@@ -385,8 +385,7 @@ async fn files_of(
 ) -> Result<BTreeMap<FileId, (ObjectKind, String)>, JobError> {
     let mut files = BTreeMap::new();
     let prefix = folder(lineage);
-    for backup in repository.backups().await?.into_iter().filter(|backup| backup.folder.starts_with(&prefix))
-    {
+    for backup in backups.iter().filter(|backup| backup.folder.starts_with(&prefix)) {
         // One whose manifest is damaged cannot be restored from either; `verify` says what is wrong with it.
         let Ok(manifest) = &backup.manifest else { continue };
         for object in manifest.objects.iter().filter(|object| object.key.is_some()) {
