@@ -323,9 +323,11 @@ impl Rewrapping<'_> {
         let store = self.repository.store();
         let mut known = LineageKeys::read(store, lineage).await?;
         let files = files_of(store, lineage, backups).await?;
-        // What is no longer there needs no key.
+        // What is no longer there needs no key; but what a damaged manifest names may be there still.
         let before = known.keys.len();
-        known.keys.retain(|file_id, _| files.contains_key(file_id));
+        if backups.iter().all(|backup| backup.manifest.is_ok()) {
+            known.keys.retain(|file_id, _| files.contains_key(file_id));
+        }
         // A damaged document must not stay the newest.
         let mut is_changed = known.keys.len() < before || !known.faults.is_empty();
         self.progress.begin(Phase::Rewrap, (files.len() * HEADER_BYTES) as u64);
