@@ -81,7 +81,8 @@ pub(super) fn from_fields(
         if let Some(at) = expiry {
             let at =
                 i64::try_from(*at).map_err(|_| malformed(offset, "hash", "an expiry that is no time"))?;
-            hash.set_expire_at_ms(field, Some(at));
+            // Both are long past, and in a listpack zero says that a field does not expire.
+            hash.set_expire_at_ms(field, Some(at.max(1)));
         }
     }
     Ok(hash)
@@ -93,6 +94,23 @@ mod tests {
     use crate::encode::{Decoded, decode, encode_object, value_digest};
     use crate::{Object, Value};
     use cairn_rdb::Reader;
+
+    /// Found by fuzzing RESTORE's values: a field that had expired at the moment zero was written as one that never does, so
+    /// that the next snapshot would have brought it back for good.
+    #[test]
+    fn a_field_that_expired_at_zero_stays_expired() {
+        let payload = [0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1, b'a', 1, b'b', 1, 1, b'c', 1, b'd'];
+        let limits = Limits::default();
+        let mut from = payload.to_vec();
+        let mut code = kind::HASH_METADATA;
+        for _ in 0..2 {
+            let decoded = decode(code, &mut Reader::new(&from), &limits).expect("it is whole");
+            let Decoded::Object(Object::Hash(hash)) = decoded else { panic!("a hash") };
+            assert_eq!((hash.expire_at_ms(b"a"), hash.expire_at_ms(b"c")), (None, Some(1)));
+            from.clear();
+            code = encode_object(&Object::Hash(hash), &mut from);
+        }
+    }
 
     #[test]
     fn fields_that_expire_come_back_with_their_moments() {
