@@ -17,7 +17,7 @@ use crate::keys::magic;
 use crate::manifest::{BackupManifest, ObjectEntry, ObjectKind};
 use crate::progress::{Phase, Progress};
 use crate::repository::{self, Repository};
-use crate::rewrap::rewrap_file;
+use crate::rewrap::take_key;
 use crate::stream::{self, FileBody, Received};
 use crate::target::{Placed, Target, refuse_filled};
 use crate::verify::{self, VerifyOptions};
@@ -369,21 +369,19 @@ impl Verify {
             &*self.progress,
         )?;
         self.progress.end();
-        self.rewrap(&paths)?;
+        self.take_keys(&paths)?;
         Ok(checked.end)
     }
 }
 
 impl Verify {
     /// Puts wrapped keys that stand beside the objects into the files, which are alone from here on.
-    fn rewrap(&self, paths: &[PathBuf]) -> Result<(), JobError> {
-        let Some(keyring) = self.options.keyring.as_deref() else { return Ok(()) };
-        for (object, path) in self.backup.objects.iter().zip(paths) {
-            if object.file_id().is_some_and(|file_id| keyring.slot_of(file_id).is_some()) {
-                rewrap_file(&*self.options.disk, path, magic(object.kind), keyring, false)?;
-            }
-        }
-        Ok(())
+    fn take_keys(&self, paths: &[PathBuf]) -> Result<(), JobError> {
+        let (disk, keyring) = (&*self.options.disk, self.options.keyring.as_deref());
+        let mut files = self.backup.objects.iter().zip(paths);
+        files.try_for_each(|(object, path)| {
+            take_key(disk, path, magic(object.kind), object.file_id().unwrap_or_default(), keyring)
+        })
     }
 }
 

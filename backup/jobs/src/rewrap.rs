@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cairn_disk::{Disk, LockGuard, write_file_atomically};
-use cairn_format::HEADER_BYTES;
 use cairn_format::header::Magic;
+use cairn_format::{FileId, HEADER_BYTES};
 use cairn_seal::{Keyring, next_rewrap, seal_manifest};
 use serde::Serialize;
 
@@ -111,6 +111,18 @@ pub(crate) fn rewrap_file(
     Ok(was_needed)
 }
 
+/// Puts the wrapped key that the keyring knows beside a restored file, if it knows one, into the file's header.
+pub(crate) fn take_key(
+    disk: &dyn Disk,
+    path: &Path,
+    magic: Magic,
+    file_id: FileId,
+    keyring: Option<&Keyring>,
+) -> Result<(), JobError> {
+    let knows = |keyring: &&Keyring| keyring.slot_of(file_id).is_some();
+    keyring.filter(knows).map_or(Ok(()), |keyring| rewrap_file(disk, path, magic, keyring, false).map(drop))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,7 +130,7 @@ mod tests {
     use cairn_disk::{FaultyDisk, Survival};
     use cairn_format::header::{Body, Identity, JournalBody, SnapshotBody, decode_header, encode_header};
     use cairn_format::manifest::{Manifest, SegmentEntry, SnapshotEntry};
-    use cairn_format::{FileId, LineageId, Lsn};
+    use cairn_format::{LineageId, Lsn};
     use cairn_seal::{new_data_key, open_manifest, unwrap, wrap};
 
     const DIR: &str = "/data";

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
+use cairn_format::header::Magic;
 use cairn_format::manifest::{SegmentEntry, SnapshotEntry};
 use cairn_format::{LineageId, Lsn};
 use cairn_journal::{CutSegment, CutTo, ScanError, SegmentReader, Until, cut_segment, scan};
@@ -15,6 +16,7 @@ use super::point::{Plan, Point, is_snapshot};
 use crate::progress::{Phase, Progress};
 use crate::repository::Repository;
 use crate::restore::{RestoreOptions, Restored, blocking, fetch, need_keys, new_manifest};
+use crate::rewrap::take_key;
 use crate::target::{Placed, Target, refuse_filled};
 use crate::{JobError, files};
 
@@ -53,6 +55,8 @@ pub async fn restore_point(
 ) -> Result<Restored, JobError> {
     refuse_filled(&*options.disk, &options.dir, options.force)?;
     let plan = choose(repository, point, &options).await?;
+    let keyring = repository.unlocking(&plan.lineage, options.keyring.clone()).await?;
+    let options = RestoreOptions { keyring, ..options };
     let mut target = Target::open(Arc::clone(&options.disk), &options.dir, options.force)?;
     let mut manifest = new_manifest(plan.base.manifest.epoch, plan.base.manifest.databases)?;
     progress.begin(Phase::Download, plan.bytes());
@@ -66,6 +70,7 @@ pub async fn restore_point(
         work.check_snapshot(snapshot.as_ref())?;
         let journal = work.cut(&mut target, taken)?;
         work.check_journal(&journal)?;
+        work.take_keys(snapshot.as_ref(), &journal)?;
         Ok((snapshot, journal, target))
     })
     .await
@@ -184,6 +189,18 @@ impl Work {
         files::agree(path, "number of keys in the snapshot", entry.entries, facts.entries)?;
         self.progress.end();
         Ok(())
+    }
+
+    /// Puts wrapped keys that stand beside the objects into the files.
+    fn take_keys(&self, snapshot: Option<&Snapshot>, journal: &Journal) -> Result<(), JobError> {
+        let (disk, keyring) = (&*self.options.disk, self.options.keyring.as_deref());
+        for Snapshot { placed, entry, .. } in snapshot {
+            take_key(disk, &placed.temporary, Magic::Snapshot, entry.file_id, keyring)?;
+        }
+        let mut segments = journal.segments.iter();
+        segments.try_for_each(|(placed, entry)| {
+            take_key(disk, &placed.temporary, Magic::Journal, entry.file_id, keyring)
+        })
     }
 
     /// Writes the segment that holds the point anew, up to there. Where no commit ends in it below the point, that is done with
