@@ -353,7 +353,15 @@ pub(crate) fn run_job(inner: &Arc<Inner>, what: KeyJob, process: &dyn Process, o
 
 fn reload(inner: &Inner, process: &dyn Process) -> Result<(), KeyError> {
     match process.load_keyring().map_err(KeyError::NoKeyring)? {
-        Some(keyring) => set_keyring(inner, keyring),
+        Some(keyring) => {
+            let before = inner.keys.keyring();
+            let done = set_keyring(inner, keyring);
+            // It may be in force although not all could be written under it.
+            if before.as_ref().map(Arc::as_ptr) != inner.keys.keyring().as_ref().map(Arc::as_ptr) {
+                process.keyring_changed();
+            }
+            done
+        }
         None if inner.keys.keyring().is_some() => Err(KeyError::StillOn),
         None => Err(KeyError::Off),
     }

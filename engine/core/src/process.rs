@@ -42,6 +42,8 @@ pub trait Process: Send + Sync {
     fn load_keyring(&self) -> Result<Option<Keyring>, String> {
         Err(NO_SERVER.to_owned())
     }
+    /// Another keyring has taken effect: whoever else reads the data directory needs it too.
+    fn keyring_changed(&self) {}
     /// Sets the counters of INFO back to zero.
     fn reset_statistics(&self) {}
     /// Lines of an INFO section (`server`, `clients`, `memory`, `backup`, `stats`, `cpu`), before those of the engine.

@@ -113,6 +113,11 @@ impl Process for Server {
         crate::keyring(&self.config.read().clone()).map_err(|failure| failure.text)
     }
 
+    fn keyring_changed(&self) {
+        // The backup's agent has read the one before, and could not read the manifest any more.
+        self.backup.changed.notify_one();
+    }
+
     fn reset_statistics(&self) {
         self.stats.reset();
         self.clients.memory.evicted_total.store(0, Relaxed);

@@ -55,8 +55,9 @@ fn agent(settings: &Settings) -> Command {
 /// Whether an agent has to be started anew for these settings.
 pub(crate) fn is_other_agent(before: &Settings, after: &Settings) -> bool {
     let of = |settings: &Settings| {
-        let retention = settings.backup_retention.clone();
-        (settings.backup_url.clone(), settings.backup_interval, settings.backup_schedule.clone(), retention)
+        let (retention, keyring) = (settings.backup_retention.clone(), settings.encryption_key_file.clone());
+        let schedule = settings.backup_schedule.clone();
+        (settings.backup_url.clone(), settings.backup_interval, schedule, retention, keyring)
     };
     of(before) != of(after)
 }
