@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use cairn_jobs::archive::{Catalogue, Range, verify_journal};
 use cairn_jobs::cli::{Session, human_bytes};
 use cairn_jobs::{
     Backup, BackupManifest, CreateOptions, JobError, Prepared, RealDisk, Repository, Tier, Verdict,
@@ -147,13 +148,18 @@ fn is_its_directory(
 
 async fn list(session: &Arc<Session>, cli: &Cli) -> Result<u8, JobError> {
     let repository = Repository::open(session.store(&cli.common).await?).await?;
-    let backups = repository.backups().await?;
+    let catalogue = Catalogue::read(&repository).await?;
+    let ranges = catalogue.ranges();
+    let mut backups: Vec<Backup> =
+        catalogue.lineages.into_iter().flat_map(|lineage| lineage.backups).collect();
+    backups.sort_by(|a, b| (&a.id, &a.folder).cmp(&(&b.id, &b.folder)));
     let faults = |backup: &&Backup| backup.manifest.is_err();
     let code = backups.iter().filter(faults).map(|_| 13).max().unwrap_or(0);
     let shown = backups.iter().map(shown).collect::<Result<Vec<_>, _>>()?;
     let result = if code == 0 { "ok" } else { "damaged" };
-    let document = json!({"result": result, "repository": repository.url(), "backups": shown});
-    session.result(&document, || table(&repository, &backups))?;
+    let document =
+        json!({"result": result, "repository": repository.url(), "backups": shown, "ranges": ranges});
+    session.result(&document, || table(&repository, &backups, &ranges))?;
     for backup in &backups {
         if let Err(error) = &backup.manifest {
             eprintln!("cairn-backup: {error}");
@@ -169,7 +175,7 @@ fn shown(backup: &Backup) -> Result<Value, JobError> {
     }
 }
 
-fn table(repository: &Repository, backups: &[Backup]) -> String {
+fn table(repository: &Repository, backups: &[Backup], ranges: &[Range]) -> String {
     if backups.is_empty() {
         return format!("{} holds no backup yet", repository.url());
     }
@@ -188,21 +194,42 @@ fn table(repository: &Repository, backups: &[Backup]) -> String {
             Err(_) => format!("{:<42} damaged", backup.id),
         });
     }
+    if !ranges.is_empty() {
+        lines.push(String::new());
+        lines.push(format!(
+            "{:<26} {:<26} {:>15} {:>15}  {}",
+            "RESTORABLE FROM", "TO", "FROM LSN", "TO LSN", "LINEAGE"
+        ));
+    }
+    for range in ranges {
+        // A range of LSNs without a moment of which all is certain to be there.
+        let known = range.from_unix_ms <= range.to_unix_ms;
+        let to = if known { range.to.as_str() } else { "-" };
+        lines.push(format!(
+            "{:<26} {to:<26} {:>15} {:>15}  {}",
+            range.from, range.from_lsn, range.to_lsn, range.lineage
+        ));
+    }
     lines.join("\n")
 }
 
 async fn verify(session: &Arc<Session>, cli: &Cli) -> Result<u8, JobError> {
     let keyring = session.keyring(&cli.common).await?;
     let repository = Repository::open(session.store(&cli.common).await?).await?;
-    let mut backups = repository.backups().await?;
     let url = repository.url().to_owned();
+    let mut lineages = Catalogue::read(&repository).await?.lineages;
+    let mut backups: Vec<Backup> =
+        lineages.iter_mut().flat_map(|lineage| std::mem::take(&mut lineage.backups)).collect();
+    backups.sort_by(|a, b| (&a.id, &a.folder).cmp(&(&b.id, &b.folder)));
     if let Some(id) = &cli.backup {
         backups.retain(|backup| backup.id == *id);
+        lineages.clear();
         if backups.is_empty() {
             return Err(JobError::NoSuchBackup { url, id: id.clone() });
         }
     }
-    if backups.is_empty() {
+    lineages.retain(|lineage| !lineage.segments.is_empty());
+    if backups.is_empty() && lineages.is_empty() {
         return Err(JobError::NoBackups { url });
     }
     let scratch = cli.scratch.clone().unwrap_or_else(std::env::temp_dir);
@@ -210,6 +237,9 @@ async fn verify(session: &Arc<Session>, cli: &Cli) -> Result<u8, JobError> {
     let mut verdicts = Vec::new();
     for backup in &backups {
         verdicts.push(cairn_jobs::verify(&repository, backup, &options, session.progress()).await?);
+    }
+    for lineage in &lineages {
+        verdicts.push(verify_journal(&repository, lineage, &options, session.progress()).await?);
     }
     let code = verdicts.iter().map(|verdict| verdict.exit_code).max().unwrap_or(0);
     let result = match code {

@@ -73,15 +73,7 @@ pub async fn verify(
     options: &VerifyOptions,
     progress: Arc<dyn Progress>,
 ) -> Result<Verdict, JobError> {
-    let mut verdict = Verdict {
-        backup: backup.id.clone(),
-        ok: false,
-        tier: Tier::None,
-        objects: 0,
-        bytes: 0,
-        faults: Vec::new(),
-        exit_code: 0,
-    };
+    let mut verdict = Verdict::begin(backup.id.clone());
     let manifest = match &backup.manifest {
         Ok(manifest) => manifest,
         Err(error) => {
@@ -110,8 +102,14 @@ pub async fn verify(
 }
 
 impl Verdict {
+    /// Nothing is known yet.
+    pub(crate) fn begin(backup: String) -> Self {
+        let (objects, bytes, exit_code) = (0, 0, 0);
+        Self { backup, ok: false, tier: Tier::None, objects, bytes, faults: Vec::new(), exit_code }
+    }
+
     /// Takes damage and wrong keys into the verdict; anything else is an error.
-    fn note(&mut self, errors: Vec<JobError>) -> Result<(), JobError> {
+    pub(crate) fn note(&mut self, errors: Vec<JobError>) -> Result<(), JobError> {
         for error in errors {
             if !error.is_damage() && !error.is_wrong_key() {
                 return Err(error);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cairn_engine::rdb_file::RdbTarget;
+use cairn_jobs::archive::{self, Point, PointOptions};
 use cairn_jobs::cli::{CommonOptions, Session, human_bytes};
 use cairn_jobs::{Input, JobError, RealDisk, Repository, RestoreOptions, Restored, RetryPolicy};
 use clap::builder::FalseyValueParser;
@@ -32,7 +33,7 @@ use transfer::{Target, Transfer};
 /// the target.
 ///
 /// Exit codes: 0 done, 1 failed, 2 usage, 3 partly done (a server kept keys of its own), 10 no repository, 11 locked, 12 wrong
-/// key, 13 damaged, 130 interrupted.
+/// key, 13 damaged, 14 not restorable, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(
     name = "cairn-restore",
@@ -46,7 +47,16 @@ struct Cli {
     /// The backup to restore
     #[arg(long, value_name = "ID", env = "CAIRN_BACKUP")]
     backup: Option<String>,
-    /// Restore the newest backup, which is also done when none is named
+    /// Restore the state of this moment, such as 2026-11-23T10:15:04.250Z: all that was written at or before it
+    #[arg(long, value_name = "TIME", env = "CAIRN_TIME")]
+    time: Option<String>,
+    /// Restore the state at this LSN: all that was committed at or below it
+    #[arg(long, value_name = "LSN", env = "CAIRN_LSN")]
+    lsn: Option<u64>,
+    /// The history to restore from, where more than one has such a moment or LSN
+    #[arg(long, value_name = "ID", env = "CAIRN_LINEAGE")]
+    lineage: Option<String>,
+    /// Restore the newest state there is, which is also done when none is named
     #[arg(long, env = "CAIRN_LATEST", value_parser = FalseyValueParser::new())]
     latest: bool,
     /// Restore this instead: a snapshot container (.cairn) or a .rdb file, of this machine or s3://bucket/name, or an
@@ -138,20 +148,25 @@ fn main() -> ExitCode {
     cairn_jobs::cli::run("cairn-restore", &cli.common.clone(), |session| restore(session, cli))
 }
 
-/// Takes one source of the three, and one target of the three. One on the command line wins over those in the environment;
+/// Takes one source, and one target of the three. One on the command line wins over those in the environment;
 /// two there are an error.
 fn parse(matches: &ArgMatches) -> Result<Cli, clap::Error> {
     let mut cli = Cli::from_arg_matches(matches)?;
     let conflict = |why: String| Cli::command().error(clap::error::ErrorKind::ArgumentConflict, why);
     let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let source = one_of(matches, &["backup", "latest", "from"]).map_err(conflict)?;
+    let source = one_of(matches, &["backup", "time", "lsn", "latest", "from"]).map_err(conflict)?;
     if given("from") && given("repo") {
         return Err(conflict("--from reads a file, so --repo means nothing beside it".to_owned()));
     }
     if source.is_some() {
         cli.backup = cli.backup.filter(|_| source == Some("backup"));
         cli.latest &= source == Some("latest");
+        cli.time = cli.time.filter(|_| source == Some("time"));
+        cli.lsn = cli.lsn.filter(|_| source == Some("lsn"));
         cli.from = cli.from.filter(|_| source == Some("from"));
+    }
+    if given("lineage") && matches!(source, Some("backup" | "from")) {
+        return Err(conflict("--lineage goes with --time, --lsn or --latest".to_owned()));
     }
     let target = one_of(matches, &["dir", "to", "to_rdb"]).map_err(conflict)?;
     if target.is_some() {
@@ -263,8 +278,10 @@ fn show(session: &Session, cli: &Cli, restored: &Restored, started: Instant) -> 
     if let Some(fields) = document.as_object_mut() {
         fields.insert("result".to_owned(), "ok".into());
         fields.insert("dry_run".to_owned(), cli.dry_run.into());
-        // One that is not ends with an error.
-        fields.insert("whole".to_owned(), true.into());
+        if restored.was_read {
+            // One that is not ends with an error.
+            fields.insert("whole".to_owned(), true.into());
+        }
         fields.insert("created".to_owned(), cairn_jobs::rfc3339(restored.created_unix_ms).into());
         fields.insert("seconds".to_owned(), seconds.into());
     }
@@ -282,6 +299,12 @@ async fn from_repository(
         return Err(JobError::Usage("--repo URL (or CAIRN_REPO) or --from FILE is needed".to_owned()));
     }
     let repository = Repository::open(session.store(&cli.common).await?).await?;
+    if let Some(point) = point(&repository, cli).await? {
+        if dry_run {
+            return archive::plan_point(&repository, &point, &options).await;
+        }
+        return archive::restore_point(&repository, &point, options, session.progress()).await;
+    }
     let id = cli.backup.as_deref();
     if dry_run {
         let scratch = cli.scratch.clone().unwrap_or_else(std::env::temp_dir);
@@ -290,9 +313,24 @@ async fn from_repository(
     cairn_jobs::restore(&repository, id, options, session.progress()).await
 }
 
+/// The point of the archive that is asked for; none where it is a backup.
+async fn point(repository: &Repository, cli: &Cli) -> Result<Option<PointOptions>, JobError> {
+    let point = match (&cli.time, cli.lsn) {
+        (Some(time), _) => Point::parse_time(time)?,
+        (None, Some(lsn)) => Point::Lsn(lsn),
+        (None, None) if cli.backup.is_some() => return Ok(None),
+        (None, None) if cli.lineage.is_some() => Point::Latest,
+        (None, None) => return archive::latest(repository).await,
+    };
+    Ok(Some(PointOptions { point, lineage: cli.lineage.clone() }))
+}
+
 fn text(restored: &Restored, dry_run: bool, seconds: f64) -> String {
-    let (verb, whole) =
-        if dry_run { ("would restore", "; every byte was read, and it is whole") } else { ("restored", "") };
+    let (verb, whole) = match (dry_run, restored.was_read) {
+        (true, true) => ("would restore", "; every byte was read, and it is whole"),
+        (true, false) => ("would restore", " at most; the names say so, and nothing was read"),
+        (false, _) => ("restored", ""),
+    };
     let (dir, bytes) = (restored.dir.display(), human_bytes(restored.bytes));
     let made = cairn_jobs::rfc3339(restored.created_unix_ms);
     let Restored { from, objects, entries, to_lsn, .. } = restored;
@@ -317,6 +355,10 @@ mod tests {
         for bad in [
             &["--latest", "--backup", "x", "--dir", "d"][..],
             &["--from", "f", "--backup", "x", "--dir", "d"],
+            &["--time", "2026-11-23T10:15:04Z", "--lsn", "7", "--dir", "d"],
+            &["--latest", "--time", "2026-11-23T10:15:04Z"],
+            &["--backup", "x", "--lineage", "y"],
+            &["--lsn", "x"],
             &["--dir", "d", "--to", "h:1"],
             &["--to", "h:1", "--to-rdb", "f"],
             &["--db", "x"],

@@ -41,6 +41,6 @@ pub use driver::Driver;
 pub use error::{AdmitError, Damage, JournalError, Poisoned, Refusal, ScanError};
 pub use follow::{Boundary, Follower};
 pub use journal::{Catalog, Fsync, Journal, Options, Resume, Status, Tail};
-pub use reader::{DurablePrefix, Frame, OpenSegment, SegmentReader, durable_prefix};
+pub use reader::{DurablePrefix, Frame, OpenSegment, PassedFrame, SegmentReader, durable_prefix};
 pub use scan::{Cut, ScanReport, Sink, scan};
 pub use wait::{Admission, AdmissionWait, Permit, WaitDurable};

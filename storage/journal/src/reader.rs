@@ -40,6 +40,15 @@ pub struct Frame {
     pub file_bytes: u64,
 }
 
+/// A frame that was stepped over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassedFrame {
+    /// Where in the file it ends.
+    pub end: u64,
+    /// When its newest effect was appended, in milliseconds since 1970.
+    pub newest_ms: Option<u64>,
+}
+
 /// Reads the frames of one segment in order, through a map of the file.
 ///
 /// Iteration ends where no whole frame follows; changed bytes are an error. In a file that a server writes at the
@@ -113,6 +122,14 @@ impl SegmentReader {
         Ok(reader)
     }
 
+    /// As [`SegmentReader::open`] without a key: for [`SegmentReader::pass_frame`] by CRC.
+    ///
+    /// # Errors
+    /// Those of the disk and of the header.
+    pub fn open_without_key(disk: &dyn Disk, path: &Path) -> Result<SegmentReader, JournalError> {
+        Ok(SegmentReader::open_closed(disk, path)?.0)
+    }
+
     /// As [`SegmentReader::open`] without the key: frames can be checked by CRC and not opened.
     pub(crate) fn open_closed(
         disk: &dyn Disk,
@@ -184,6 +201,22 @@ impl SegmentReader {
             offset: offset as u64,
             file_bytes: header.physical_bytes() as u64,
         }))
+    }
+
+    /// Steps over the next frame and checks it: by its CRC, and where it is to be `opened`, by its seal too. `None` where no whole
+    /// one follows.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`] when what follows was changed.
+    pub fn pass_frame(&mut self, opened: bool) -> Result<Option<PassedFrame>, JournalError> {
+        let offset = self.place.offset;
+        let Some(header) = self.advance()? else { return Ok(None) };
+        let newest_ms = self.stamps(&header).last().map(|stamp| stamp.unix_ms);
+        if opened {
+            self.open_payload(&header, offset)?;
+        }
+        self.release(offset);
+        Ok(Some(PassedFrame { end: self.place.offset as u64, newest_ms }))
     }
 
     /// Whether the hash chain has this value here or after empty frames that follow.

@@ -123,6 +123,11 @@ fn size(place: String, expected: u64, found: u64) -> JobError {
 }
 
 impl Assembled {
+    /// Whether a piece was read for it.
+    pub(crate) fn has_taken(&self, piece: &Piece) -> bool {
+        self.taken.iter().any(|stretch| stretch.piece.name == piece.name && stretch.skip == 0)
+    }
+
     /// The piece that a place of the file came from, and the offset in it.
     fn piece_at(&self, offset: u64) -> Option<(Piece, u64)> {
         let holds = |stretch: &&Stretch| stretch.piece.name.end > offset;

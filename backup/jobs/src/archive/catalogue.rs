@@ -115,6 +115,8 @@ impl Catalogue {
     /// # Errors
     /// Those of the store. Damaged manifests are among the backups, with the reason.
     pub async fn read(repository: &Repository) -> Result<Self, JobError> {
+        // What it states was there before; so whatever of that is not listed is missing.
+        let lease = lease::newest(repository.store()).await?;
         let mut lineages: BTreeMap<String, Lineage> = BTreeMap::new();
         for backup in repository.backups().await? {
             let id = backup.folder.split('/').nth(1).unwrap_or_default().to_owned();
@@ -127,7 +129,6 @@ impl Catalogue {
             }
             lineages.entry(id.clone()).or_insert_with(|| Lineage::empty(id)).segments = segments(pieces);
         }
-        let lease = lease::newest(repository.store()).await?;
         for lineage in lineages.values_mut() {
             lineage.note_bases();
             lineage.complete = lease

@@ -17,10 +17,12 @@ mod run;
 mod schedule;
 mod shelf;
 mod ship;
+mod verify;
 
 pub use catalogue::{Base, Catalogue, Lineage, Piece, Range, Segment, Stretch};
 pub use point::{Part, Plan, Point};
 pub use rate::RateLimit;
-pub use restore::{PointOptions, plan_point, restore_point};
+pub use restore::{PointOptions, latest, plan_point, restore_point};
 pub use run::{Event, RunOptions, run};
 pub use schedule::Schedule;
+pub use verify::verify_journal;

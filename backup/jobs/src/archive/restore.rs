@@ -307,3 +307,25 @@ fn summary(plan: &Plan, options: &RestoreOptions, lineage: Option<String>, to_ls
         to_lsn,
     }
 }
+
+/// The newest state of a repository as a point of its archive; none where a backup that was made by hand is newer, or there is
+/// no archive.
+///
+/// # Errors
+/// Those of the store.
+pub async fn latest(repository: &Repository) -> Result<Option<PointOptions>, JobError> {
+    let catalogue = Catalogue::read(repository).await?;
+    let archived = catalogue.lineages.iter().filter(|lineage| !lineage.segments.is_empty());
+    let Some(lineage) = archived.max_by_key(|lineage| lineage.newest_unix_ms()) else { return Ok(None) };
+    let Some(range) = lineage.ranges().into_iter().max_by_key(|range| range.to_lsn) else { return Ok(None) };
+    let backups = catalogue.lineages.iter().flat_map(|lineage| &lineage.backups);
+    // Names begin with the moment of their making.
+    let Some(newest) = backups.max_by(|a, b| a.id.cmp(&b.id)) else { return Ok(None) };
+    let is_newer = match &newest.manifest {
+        Ok(manifest) if manifest.lineage == lineage.id => manifest.to_lsn > range.to_lsn,
+        Ok(manifest) => manifest.created_unix_ms > lineage.newest_unix_ms(),
+        Err(_) => true,
+    };
+    let point = PointOptions { point: Point::Latest, lineage: Some(lineage.id.clone()) };
+    Ok((!is_newer).then_some(point))
+}
