@@ -5,6 +5,7 @@ use crate::programs;
 use crate::server::free_port;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub struct Minio {
     // Ended before its directory goes.
     running: Running,
     address: SocketAddr,
+    console: SocketAddr,
     data: tempfile::TempDir,
 }
 
@@ -34,29 +36,19 @@ impl Minio {
             .expect("the bucket's directory can be made");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let console = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let mut command = Command::new(programs::dependency("minio"));
-        command
-            .args([
-                "server",
-                "--quiet",
-                "--address",
-                &address.to_string(),
-                "--console-address",
-                &console.to_string(),
-            ])
-            .arg(data.path().join("data"))
-            .env("MINIO_ROOT_USER", USER)
-            .env("MINIO_ROOT_PASSWORD", PASSWORD)
-            .env("MINIO_BROWSER", "off")
-            .env("MINIO_UPDATE", "off")
-            .env("HOME", data.path());
-        let mut running = Running::spawn(&mut command, &data.path().join("minio.log"));
-        let ready = await_some(START_LIMIT, || match running.ended() {
-            Some(status) => panic!("MinIO ended with {status}:\n{}", running.log()),
-            None => ready(address).then_some(()),
-        });
-        assert!(ready.is_some(), "MinIO is not ready after {START_LIMIT:?}:\n{}", running.log());
-        Self { running, address, data }
+        let running = run(data.path(), address, console);
+        Self { running, address, console, data }
+    }
+
+    /// SIGKILL; what it has acknowledged is in its directory.
+    pub fn kill(&mut self) {
+        self.running.kill();
+    }
+
+    /// Starts it again where it was, after [`Minio::kill`].
+    #[track_caller]
+    pub fn again(&mut self) {
+        self.running = run(self.data.path(), self.address, self.console);
     }
 
     /// The environment by which the AWS SDK's standard chain finds this instance.
@@ -78,6 +70,34 @@ impl Minio {
     pub fn log(&self) -> String {
         self.running.log()
     }
+}
+
+/// Starts the program and waits until it is ready.
+#[track_caller]
+fn run(home: &Path, address: SocketAddr, console: SocketAddr) -> Running {
+    let mut command = Command::new(programs::dependency("minio"));
+    command
+        .args([
+            "server",
+            "--quiet",
+            "--address",
+            &address.to_string(),
+            "--console-address",
+            &console.to_string(),
+        ])
+        .arg(home.join("data"))
+        .env("MINIO_ROOT_USER", USER)
+        .env("MINIO_ROOT_PASSWORD", PASSWORD)
+        .env("MINIO_BROWSER", "off")
+        .env("MINIO_UPDATE", "off")
+        .env("HOME", home);
+    let mut running = Running::spawn(&mut command, &home.join("minio.log"));
+    let ready = await_some(START_LIMIT, || match running.ended() {
+        Some(status) => panic!("MinIO ended with {status}:\n{}", running.log()),
+        None => ready(address).then_some(()),
+    });
+    assert!(ready.is_some(), "MinIO is not ready after {START_LIMIT:?}:\n{}", running.log());
+    running
 }
 
 /// The environment for a store at `address`, whether something listens there or not.

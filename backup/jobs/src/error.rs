@@ -172,6 +172,16 @@ pub enum JobError {
         /// How.
         why: String,
     },
+    /// The lease may have run out.
+    #[error(
+        "{url}: the lease on the repository could not be renewed for {seconds} s; nothing is written until it is"
+    )]
+    LeaseStale {
+        /// The repository's address.
+        url: String,
+        /// How long.
+        seconds: u64,
+    },
     /// What is asked for lies outside of what can be restored, or could be more than one state.
     #[error("{asked} cannot be restored: {why}; {}", restorable_text(restorable))]
     NotRestorable {

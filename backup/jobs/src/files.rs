@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use cairn_disk::Disk;
 use cairn_format::header::{Identity, Magic};
 use cairn_format::manifest::SegmentEntry;
-use cairn_format::{FileId, Lsn, PAGE};
+use cairn_format::{FileId, LineageId, Lsn, PAGE};
 use cairn_journal::{DurablePrefix, OpenSegment, ScanError, durable_prefix, scan};
 use cairn_seal::Keyring;
 use cairn_snapshot::{Container, Depth, Passed, Passing};
@@ -34,6 +34,8 @@ pub(crate) fn io<T>(path: &Path, operation: &'static str, result: io::Result<T>)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SnapshotFacts {
     pub(crate) file_id: FileId,
+    /// The history that it was taken in.
+    pub(crate) lineage: LineageId,
     pub(crate) lsn: Lsn,
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
@@ -65,6 +67,7 @@ fn facts(container: &Container) -> SnapshotFacts {
     let last_database = blocks.iter().map(|block| block.header.database).max().unwrap_or(0);
     SnapshotFacts {
         file_id: identity.file_id,
+        lineage: identity.lineage,
         lsn: container.lsn(),
         bytes: container.bytes(),
         entries: blocks.iter().map(|block| u64::from(block.header.entries)).sum(),

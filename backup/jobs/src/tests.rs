@@ -43,7 +43,7 @@ impl Catalog for Book {
 }
 
 /// A data directory with a journal that is being written.
-struct Data {
+pub(crate) struct Data {
     book: Arc<Book>,
     journal: Arc<Journal>,
     keyring: Option<Arc<Keyring>>,
@@ -53,7 +53,7 @@ struct Data {
 const LINEAGE: LineageId = LineageId([7; 16]);
 
 impl Data {
-    fn new(dir: &Path, keyring: Option<Arc<Keyring>>) -> Self {
+    pub(crate) fn new(dir: &Path, keyring: Option<Arc<Keyring>>) -> Self {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         disk.create_dir_all(dir).unwrap();
         let manifest = Manifest {
@@ -67,32 +67,55 @@ impl Data {
             snapshot: None,
             segments: Vec::new(),
         };
-        let book =
-            Arc::new(Book { dir: dir.to_owned(), keyring: keyring.clone(), manifest: Mutex::new(manifest) });
+        Self::begin(dir, disk, keyring, manifest, Resume::at(Lsn::ZERO))
+    }
+
+    /// As after a start of the server on a directory that is there.
+    pub(crate) fn again(dir: &Path, keyring: Option<Arc<Keyring>>) -> Self {
+        let mut manifest = source::read_manifest(&RealDisk, dir, keyring.as_deref()).unwrap();
+        manifest.epoch += 1;
+        let from = manifest.snapshot.as_ref().map_or(Lsn::ZERO, |snapshot| snapshot.lsn);
+        let mut ignore = |_: &[u8], _: Lsn, _: u32| Ok::<(), std::convert::Infallible>(());
+        let segments = &manifest.segments;
+        let report =
+            cairn_journal::scan(&RealDisk, dir, segments, from, from, keyring.as_deref(), &mut ignore);
+        Self::begin(dir, Arc::new(RealDisk), keyring, manifest, report.unwrap().resume)
+    }
+
+    fn begin(
+        dir: &Path,
+        disk: Arc<dyn Disk>,
+        keyring: Option<Arc<Keyring>>,
+        manifest: Manifest,
+        resume: Resume,
+    ) -> Self {
         let options = Options {
             dir: dir.to_owned(),
             disk: Arc::clone(&disk),
             keyring: keyring.clone(),
             fsync: Fsync::Always,
             segment_bytes: 128 << 10,
-            lineage: LINEAGE,
-            epoch: 1,
+            lineage: manifest.lineage,
+            epoch: manifest.epoch,
             queue_bytes_max: 64 << 20,
             driver: None,
         };
-        let journal = Journal::start(options, Resume::at(Lsn::ZERO), book.clone()).unwrap();
+        let book =
+            Arc::new(Book { dir: dir.to_owned(), keyring: keyring.clone(), manifest: Mutex::new(manifest) });
+        let journal = Journal::start(options, resume, book.clone()).unwrap();
         Self { book, journal, keyring, disk }
     }
 
-    /// Appends one effect and waits until it is durable.
-    fn write(&self, value: &str) {
+    /// Appends one effect, waits until it is durable, and gives its end.
+    pub(crate) fn write(&self, value: &str) -> u64 {
         let effect = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len());
         let end = self.journal.append(0, effect.as_bytes(), moment::now_unix_ms());
         self.journal.block_until_durable(end).unwrap();
+        end.0
     }
 
     /// Takes a snapshot at the journal's end and trims what lies below it.
-    fn snapshot(&self) {
+    pub(crate) fn snapshot(&self) {
         struct Entries;
         impl Source for Entries {
             fn partitions(&self) -> usize {
@@ -162,7 +185,7 @@ async fn back_up(
 }
 
 /// What a server would read from a directory: LSNs and effects, the snapshot's LSN first.
-fn contents(disk: &dyn Disk, dir: &Path, keyring: Option<&Keyring>) -> (u64, Vec<u8>) {
+pub(crate) fn contents(disk: &dyn Disk, dir: &Path, keyring: Option<&Keyring>) -> (u64, Vec<u8>) {
     let manifest = source::read_manifest(disk, dir, keyring).unwrap();
     let from = manifest.snapshot.as_ref().map_or(Lsn::ZERO, |snapshot| snapshot.lsn);
     if let Some(snapshot) = &manifest.snapshot {
@@ -178,15 +201,15 @@ fn contents(disk: &dyn Disk, dir: &Path, keyring: Option<&Keyring>) -> (u64, Vec
     (from.0, effects)
 }
 
-fn keyring() -> Arc<Keyring> {
+pub(crate) fn keyring() -> Arc<Keyring> {
     Arc::new(Keyring::generate().unwrap())
 }
 
-fn to(dir: &Path, keyring: Option<Arc<Keyring>>) -> RestoreOptions {
+pub(crate) fn to(dir: &Path, keyring: Option<Arc<Keyring>>) -> RestoreOptions {
     RestoreOptions { dir: dir.to_owned(), disk: Arc::new(RealDisk), keyring, force: false }
 }
 
-async fn local(dir: &Path) -> Repository {
+pub(crate) async fn local(dir: &Path) -> Repository {
     Repository::init(Arc::new(LocalStore::new(dir.to_owned()))).await.unwrap()
 }
 

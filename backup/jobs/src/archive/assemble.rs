@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_disk::File;
+use cairn_format::PAGE;
+use cairn_format::header::{Body, Identity, Magic};
 use cairn_journal::JournalError;
 use cairn_store::{BoxBody, StoreError};
 
@@ -60,10 +62,14 @@ pub(crate) async fn assemble(
             Err(error) => return Err(error),
         }
     }
-    let syncing = Arc::clone(&file);
-    let synced = path.clone();
-    blocking(move || files::io(&synced, "sync", syncing.sync_all())).await?;
-    Ok(Assembled { path, segment, taken })
+    let assembled = Assembled { path, segment, taken };
+    let (checked, url) = (assembled.clone(), assembled.begin_url(repository, lineage));
+    blocking(move || {
+        files::io(&checked.path, "sync", file.sync_all())?;
+        checked.is_itself(&*file, url)
+    })
+    .await?;
+    Ok(assembled)
 }
 
 async fn pieces_of(
@@ -126,6 +132,30 @@ impl Assembled {
     /// Whether a piece was read for it.
     pub(crate) fn has_taken(&self, piece: &Piece) -> bool {
         self.taken.iter().any(|stretch| stretch.piece.name == piece.name && stretch.skip == 0)
+    }
+
+    fn begin_url(&self, repository: &Repository, lineage: &str) -> String {
+        let first = self.taken.first().map(|stretch| stretch.piece.name.key(lineage)).unwrap_or_default();
+        repository.store().address(&first)
+    }
+
+    /// Refuses a file whose header is another's: its frames would be whole as such.
+    fn is_itself(&self, file: &dyn File, place: String) -> Result<(), JobError> {
+        let mut page = [0; PAGE];
+        files::io(&self.path, "read", file.read_exact_at(&mut page, 0))?;
+        let identity = Identity::decode(&page, Magic::Journal)
+            .map_err(|source| JobError::Format { place: place.clone(), source })?;
+        let first_lsn = match identity.body {
+            Body::Journal(body) => body.first_lsn.0,
+            Body::Snapshot(_) => u64::MAX,
+        };
+        let show = |file_id, lsn| format!("{file_id} from LSN {lsn}");
+        let expected = show(self.segment.file_id, self.segment.first_lsn);
+        let found = show(identity.file_id, first_lsn);
+        if expected == found {
+            return Ok(());
+        }
+        Err(JobError::Damaged { place, offset: Some(0), what: "header of the segment", expected, found })
     }
 
     /// The piece that a place of the file came from, and the offset in it.

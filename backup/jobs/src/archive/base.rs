@@ -117,7 +117,11 @@ async fn put(
 ) -> Result<BackupManifest, JobError> {
     let Found { file, facts } = found;
     // The header is written behind the barrier: what is in the snapshot was appended before.
-    let from_unix_ms = facts.created_unix_ms.max(wanted.since_unix_ms);
+    let mut from_unix_ms = facts.created_unix_ms.max(wanted.since_unix_ms);
+    if facts.lineage != manifest.lineage {
+        // It was restored, and this history is younger than it.
+        from_unix_ms = from_unix_ms.max(wanted.begun_unix_ms);
+    }
     let mut base = describe(wanted, manifest, facts.lsn, from_unix_ms);
     let mut entry = object(&file);
     base.keys = file.key.clone().into_iter().collect();

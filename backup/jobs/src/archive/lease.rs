@@ -130,29 +130,8 @@ impl Held {
     /// # Errors
     /// [`JobError::LeaseHeld`] with who holds it and until when.
     pub async fn take(store: Arc<dyn ObjectStore>, holder: Holder) -> Result<Self, JobError> {
-        let begun = (Instant::now(), SystemTime::now());
-        let found = newest(&store).await?;
-        if let Some(lease) = &found {
-            let gone =
-                holder.gone.as_ref() == Some(&lease.document.token) && holder.boot == lease.document.boot;
-            if !lease.document.released && !gone && store_now(&store).await? < lease.until_unix_ms() {
-                return Err(held_by(&store, lease));
-            }
-        }
-        let name = LeaseName { epoch: found.as_ref().map_or(0, |lease| lease.name.epoch) + 1, renewal: 1 };
-        let document = holder.document(None, false);
-        match store.put_bytes(&name.to_string(), document::encode(&document)?).await {
-            Ok(_) => {}
-            Err(error) if matches!(error.root(), StoreError::AlreadyExists { .. }) => {
-                // Somebody else wanted it at the same moment.
-                return Err(match newest(&store).await? {
-                    Some(lease) => held_by(&store, &lease),
-                    None => error.into(),
-                });
-            }
-            Err(error) => return Err(error.into()),
-        }
-        Ok(Self { store, holder, state: Mutex::new(State { name, begun, lost: None }) })
+        let state = begin(&store, &holder).await?;
+        Ok(Self { store, holder, state: Mutex::new(state) })
     }
 
     /// Who holds it.
@@ -163,17 +142,18 @@ impl Held {
     /// Whether something may be put now.
     ///
     /// # Errors
-    /// [`JobError::LeaseLost`] when it has run out, or another has taken it.
+    /// [`JobError::LeaseLost`] when another has taken it; [`JobError::LeaseStale`] when it may have run out.
     pub fn check(&self) -> Result<(), JobError> {
         let state = self.state();
-        let margin = self.holder.ttl / 4;
-        let age = state.begun.0.elapsed().max(state.begun.1.elapsed().unwrap_or(Duration::MAX));
-        let why = match &state.lost {
-            Some(why) => why.clone(),
-            None if age + margin < self.holder.ttl => return Ok(()),
-            None => format!("it could not be renewed for {} s", age.as_secs()),
-        };
-        Err(JobError::LeaseLost { url: self.store.url().to_owned(), why })
+        let url = || self.store.url().to_owned();
+        if let Some(why) = &state.lost {
+            return Err(JobError::LeaseLost { url: url(), why: why.clone() });
+        }
+        let age = state.age();
+        if age.saturating_add(self.holder.ttl / 4) < self.holder.ttl {
+            return Ok(());
+        }
+        Err(JobError::LeaseStale { url: url(), seconds: age.as_secs() })
     }
 
     /// How long after a renewal the next one is due.
@@ -199,7 +179,13 @@ impl Held {
 
     async fn put(&self, archived: Option<Archived>, released: bool) -> Result<(), JobError> {
         let begun = (Instant::now(), SystemTime::now());
-        let name = self.next_name(begun)?;
+        let name = match self.next_name()? {
+            Some(name) => name,
+            None => {
+                self.take_again().await?;
+                LeaseName { renewal: 2, ..self.state().name }
+            }
+        };
         let document = self.holder.document(archived, released);
         match self.store.put_bytes(&name.to_string(), document::encode(&document)?).await {
             Ok(_) => {}
@@ -224,19 +210,28 @@ impl Held {
         Ok(())
     }
 
-    /// The name of the next state, unless it is too late for one: a renewal that others may already have stopped waiting
-    /// for would only confuse them.
-    fn next_name(&self, now: (Instant, SystemTime)) -> Result<LeaseName, JobError> {
-        let mut state = self.state();
-        let late = now.0.duration_since(state.begun.0) >= self.holder.ttl
-            || now.1.duration_since(state.begun.1).unwrap_or(Duration::MAX) >= self.holder.ttl;
-        if late && state.lost.is_none() {
-            state.lost = Some("it ran out before it could be renewed".to_owned());
-        }
+    /// The name of the next state; none if the lease may have run out.
+    fn next_name(&self) -> Result<Option<LeaseName>, JobError> {
+        let state = self.state();
         if let Some(why) = &state.lost {
             return Err(JobError::LeaseLost { url: self.store.url().to_owned(), why: why.clone() });
         }
-        Ok(LeaseName { renewal: state.name.renewal + 1, ..state.name })
+        let in_time = state.age() < self.holder.ttl;
+        Ok(in_time.then(|| LeaseName { renewal: state.name.renewal + 1, ..state.name }))
+    }
+
+    /// Takes the lease again after it ran out, unless another has it: a store that was away for long ends nothing.
+    async fn take_again(&self) -> Result<(), JobError> {
+        let holder = Holder { gone: Some(self.holder.token.clone()), ..self.holder.clone() };
+        match begin(&self.store, &holder).await {
+            Ok(state) => {
+                tracing::warn!("the lease had run out, and nobody had taken it meanwhile");
+                *self.state() = state;
+                Ok(())
+            }
+            Err(JobError::LeaseHeld { holder, .. }) => Err(self.lose(format!("{holder} has taken it"))),
+            Err(error) => Err(error),
+        }
     }
 
     fn lose(&self, why: String) -> JobError {
@@ -258,6 +253,37 @@ impl Held {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// How long ago the last renewal was begun, by the clock that says more.
+    fn age(&self) -> Duration {
+        self.begun.0.elapsed().max(self.begun.1.elapsed().unwrap_or(Duration::MAX))
+    }
+}
+
+/// Puts the first state of a new epoch, if nobody holds the lease.
+async fn begin(store: &Arc<dyn ObjectStore>, holder: &Holder) -> Result<State, JobError> {
+    let begun = (Instant::now(), SystemTime::now());
+    let found = newest(store).await?;
+    if let Some(lease) = &found {
+        let gone = holder.gone.as_ref() == Some(&lease.document.token) && holder.boot == lease.document.boot;
+        if !lease.document.released && !gone && store_now(store).await? < lease.until_unix_ms() {
+            return Err(held_by(store, lease));
+        }
+    }
+    let name = LeaseName { epoch: found.as_ref().map_or(0, |lease| lease.name.epoch) + 1, renewal: 1 };
+    // What the one before has stated is still so.
+    let archived = found.and_then(|lease| lease.document.archived);
+    let document = holder.document(archived, false);
+    match store.put_bytes(&name.to_string(), document::encode(&document)?).await {
+        Ok(_) => Ok(State { name, begun, lost: None }),
+        // Somebody else wanted it at the same moment.
+        Err(error) if matches!(error.root(), StoreError::AlreadyExists { .. }) => {
+            Err(newest(store).await?.map_or_else(|| error.into(), |lease| held_by(store, &lease)))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -352,10 +378,23 @@ mod tests {
             }
             assert!(taken_at.elapsed() < Duration::from_secs(30));
         };
-        assert!(matches!(first.check(), Err(JobError::LeaseLost { .. })));
+        assert!(matches!(first.check(), Err(JobError::LeaseStale { .. })));
         assert!(matches!(first.renew(None).await, Err(JobError::LeaseLost { .. })));
         second.check().unwrap();
         assert_eq!(newest(&store).await.unwrap().unwrap().name.epoch, 2);
+    }
+
+    #[tokio::test]
+    async fn one_that_ran_out_is_taken_again_if_nobody_else_did() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let held = Held::take(Arc::clone(&store), holder("first", Duration::from_millis(50))).await.unwrap();
+        let stale = || matches!(held.check(), Err(JobError::LeaseStale { .. }));
+        while !stale() || held.next_name().unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+        held.renew(None).await.unwrap();
+        assert_eq!(newest(&store).await.unwrap().unwrap().name, LeaseName { epoch: 2, renewal: 2 });
     }
 
     #[tokio::test]

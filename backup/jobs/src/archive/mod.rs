@@ -17,6 +17,8 @@ mod run;
 mod schedule;
 mod shelf;
 mod ship;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use catalogue::{Base, Catalogue, Lineage, Piece, Range, Segment, Stretch};

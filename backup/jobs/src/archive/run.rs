@@ -179,13 +179,18 @@ fn holder(options: &RunOptions, gone: Option<String>) -> Result<Holder, JobError
 /// Renews the lease as long as it can be; ends with how it was lost.
 fn renew(lease: Arc<Held>, stated: Arc<Mutex<Option<Archived>>>) -> JoinHandle<JobError> {
     tokio::spawn(async move {
+        let mut pause = lease.renew_every();
         loop {
-            tokio::time::sleep(lease.renew_every()).await;
+            tokio::time::sleep(pause).await;
+            pause = lease.renew_every();
             let archived = stated.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match lease.renew(archived).await {
                 Ok(()) => {}
                 Err(error @ JobError::LeaseLost { .. }) => return error,
-                Err(error) => tracing::warn!(%error, "the lease could not be renewed; trying again"),
+                Err(error) => {
+                    tracing::warn!(%error, "the lease could not be renewed; trying again");
+                    pause = pause.min(PAUSE_FIRST);
+                }
             }
         }
     })
@@ -204,8 +209,8 @@ struct Agent {
     bases: Bases,
     last_error: Option<String>,
     stored_bytes: u64,
-    /// The archived LSN that was told last.
-    told_lsn: Option<u64>,
+    /// The archived LSN that was told last, and whether there was a base.
+    told: Option<(u64, bool)>,
     pause: Duration,
 }
 
@@ -240,7 +245,7 @@ impl Agent {
             bases: Bases::default(),
             last_error: None,
             stored_bytes: 0,
-            told_lsn: None,
+            told: None,
             pause: PAUSE_FIRST,
         }
     }
@@ -338,7 +343,7 @@ impl Agent {
             self.begun().await?;
         }
         self.look_for_base(status.as_ref());
-        self.tell_server().await?;
+        self.tell_server().await;
         shipped
     }
 
@@ -346,7 +351,7 @@ impl Agent {
     async fn ask_server(&mut self) -> Result<Option<Status>, JobError> {
         if self.control.is_none() {
             self.control = Control::connect(&self.context.dir).await;
-            self.told_lsn = None;
+            self.told = None;
         }
         let Some(control) = &mut self.control else { return Ok(None) };
         match control.status().await {
@@ -468,22 +473,21 @@ impl Agent {
 
     // --- telling
 
-    /// Tells the server how far it may trim. Without a base the archive is of no use, whatever it holds.
-    async fn tell_server(&mut self) -> Result<(), JobError> {
-        let (Some(archived), Some(_)) = (self.archived(), self.bases.newest) else { return Ok(()) };
-        if self.told_lsn == Some(archived.lsn) {
-            return Ok(());
+    /// Has the server keep what is not archived, and tells it how far it may trim. Without a base the archive is of no use, whatever it holds.
+    async fn tell_server(&mut self) {
+        let (Some(archived), Some(control)) = (self.archived(), &mut self.control) else { return };
+        let is_based = self.bases.newest.is_some();
+        if self.told == Some((archived.lsn, is_based)) {
+            return;
         }
-        let Some(control) = &mut self.control else { return Ok(()) };
-        let told = match control.hold(archived.lsn).await {
-            Ok(()) => control.archived(archived.lsn, archived.unix_ms).await.map(drop),
-            Err(error) => Err(error),
-        };
-        match told {
-            Ok(()) => self.told_lsn = Some(archived.lsn),
-            Err(error) => tracing::warn!(%error, "the server could not be told what is archived"),
+        if let Err(error) = control.hold(archived.lsn).await {
+            tracing::warn!(%error, "the server keeps no journal for the archive");
         }
-        Ok(())
+        if is_based && let Err(error) = control.archived(archived.lsn, archived.unix_ms).await {
+            tracing::warn!(%error, "the server could not be told what is archived");
+            return;
+        }
+        self.told = Some((archived.lsn, is_based));
     }
 
     async fn report(&mut self) {
