@@ -278,10 +278,8 @@ fn show(session: &Session, cli: &Cli, restored: &Restored, started: Instant) -> 
     if let Some(fields) = document.as_object_mut() {
         fields.insert("result".to_owned(), "ok".into());
         fields.insert("dry_run".to_owned(), cli.dry_run.into());
-        if restored.was_read {
-            // One that is not ends with an error.
-            fields.insert("whole".to_owned(), true.into());
-        }
+        // One that is not ends with an error.
+        fields.insert("whole".to_owned(), true.into());
         fields.insert("created".to_owned(), cairn_jobs::rfc3339(restored.created_unix_ms).into());
         fields.insert("seconds".to_owned(), seconds.into());
     }
@@ -299,15 +297,15 @@ async fn from_repository(
         return Err(JobError::Usage("--repo URL (or CAIRN_REPO) or --from FILE is needed".to_owned()));
     }
     let repository = Repository::open(session.store(&cli.common).await?).await?;
+    let scratch = cli.scratch.clone().unwrap_or_else(std::env::temp_dir);
     if let Some(point) = point(&repository, cli).await? {
         if dry_run {
-            return archive::plan_point(&repository, &point, &options).await;
+            return archive::plan_point(&repository, &point, options, &scratch, session.progress()).await;
         }
         return archive::restore_point(&repository, &point, options, session.progress()).await;
     }
     let id = cli.backup.as_deref();
     if dry_run {
-        let scratch = cli.scratch.clone().unwrap_or_else(std::env::temp_dir);
         return cairn_jobs::plan(&repository, id, &options, &scratch, session.progress()).await;
     }
     cairn_jobs::restore(&repository, id, options, session.progress()).await
@@ -326,11 +324,8 @@ async fn point(repository: &Repository, cli: &Cli) -> Result<Option<PointOptions
 }
 
 fn text(restored: &Restored, dry_run: bool, seconds: f64) -> String {
-    let (verb, whole) = match (dry_run, restored.was_read) {
-        (true, true) => ("would restore", "; every byte was read, and it is whole"),
-        (true, false) => ("would restore", " at most; the names say so, and nothing was read"),
-        (false, _) => ("restored", ""),
-    };
+    let (verb, whole) =
+        if dry_run { ("would restore", "; every byte was read, and it is whole") } else { ("restored", "") };
     let (dir, bytes) = (restored.dir.display(), human_bytes(restored.bytes));
     let made = cairn_jobs::rfc3339(restored.created_unix_ms);
     let Restored { from, objects, entries, to_lsn, .. } = restored;

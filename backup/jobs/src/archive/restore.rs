@@ -29,18 +29,26 @@ pub struct PointOptions {
     pub lineage: Option<String>,
 }
 
-/// Says what [`restore_point`] would do, after the checks that need no download.
+/// Says what [`restore_point`] would do, having done it in a directory of its own in `scratch`, which goes again.
 ///
 /// # Errors
 /// As [`restore_point`].
 pub async fn plan_point(
     repository: &Repository,
     point: &PointOptions,
-    options: &RestoreOptions,
+    options: RestoreOptions,
+    scratch: &Path,
+    progress: Arc<dyn Progress>,
 ) -> Result<Restored, JobError> {
     refuse_filled(&*options.disk, &options.dir, options.force)?;
-    let plan = choose(repository, point, options).await?;
-    Ok(summary(&plan, options, None, plan.reach_lsn()))
+    let trial = tempfile::Builder::new()
+        .prefix("cairn-restore-")
+        .tempdir_in(scratch)
+        .map_err(|error| JobError::io(scratch, "create a directory in", error))?;
+    let dir = trial.path().join("data");
+    let tried = RestoreOptions { dir, force: false, ..options.clone() };
+    let restored = restore_point(repository, point, tried, progress).await?;
+    Ok(Restored { dir: options.dir, lineage: None, ..restored })
 }
 
 /// Restores the state at a point.

@@ -120,9 +120,10 @@ async fn restored(
     let target = dir.path().join("data");
     let options = to(&target, keyring.cloned());
     let asked = PointOptions { point, lineage: None };
-    let planned = plan_point(repository, &asked, &options).await?;
+    let planned = plan_point(repository, &asked, options.clone(), dir.path(), Arc::new(Silent)).await?;
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "a plan leaves nothing");
     let done = restore_point(repository, &asked, options, Arc::new(Silent)).await?;
-    assert!(planned.to_lsn >= done.to_lsn && planned.objects == done.objects);
+    assert_eq!((planned.to_lsn, planned.objects), (done.to_lsn, done.objects));
     let (from, effects) = contents(&RealDisk, &target, keyring.map(|keyring| &**keyring));
     let mut left: Vec<_> =
         std::fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name()).collect();

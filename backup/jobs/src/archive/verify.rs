@@ -39,6 +39,8 @@ pub async fn verify_journal(
     if whole {
         verdict.tier = Tier::Sizes;
     }
+    let keyring = repository.unlocking(&lineage.id, options.keyring.clone()).await?;
+    let options = &VerifyOptions { keyring, ..options.clone() };
     progress.begin(Phase::Verify, verdict.bytes);
     let mut chain = Chain { before: None, decrypted: true };
     for segment in &lineage.segments {
