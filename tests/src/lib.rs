@@ -15,6 +15,7 @@
 
 pub mod control;
 pub mod counts;
+pub mod encodings;
 pub mod files;
 pub mod ledger;
 pub mod minio;

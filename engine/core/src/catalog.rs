@@ -319,7 +319,11 @@ fn names_in(manifest: &Manifest) -> impl Iterator<Item = &str> {
 /// What Redis keeps its data in: a directory with these is not empty, and not ours.
 const REDIS_FILES: [&str; 3] = ["dump.rdb", "appendonly.aof", "appendonlydir"];
 
-/// Whether a directory holds data, of ours or of Redis, whole or not: where it does not, nothing can be lost by filling it.
+/// A restore names here what it is giving names to; without a manifest it died there, and the next one begins again.
+const PLACING: &str = "restore.placing";
+
+/// Whether a directory holds data, of ours or of Redis, whole or not: where it does not, nothing can be lost by filling it. What
+/// a restore left that died is none; whoever fills it refuses what else is there.
 ///
 /// # Errors
 /// Where it cannot be read.
@@ -333,7 +337,12 @@ pub fn holds_data(dir: &Path) -> Result<bool, OpenError> {
             || REDIS_FILES.contains(&name)
             || matches!(Kind::of(name), Some(Kind::Journal | Kind::Snapshot))
     };
-    Ok(RealDisk.list(dir).map_err(io)?.iter().any(|entry| is_data(&entry.name)))
+    let entries = RealDisk.list(dir).map_err(io)?;
+    let is_there = |name: &str| entries.iter().any(|entry| entry.name == name);
+    if is_there(PLACING) && !is_there(MANIFEST) {
+        return Ok(false);
+    }
+    Ok(entries.iter().any(|entry| is_data(&entry.name)))
 }
 
 /// A file of ours, by its name. Anything else in the directory is somebody else's.
