@@ -202,7 +202,7 @@ impl Work {
     /// Puts wrapped keys that stand beside the objects into the files.
     fn take_keys(&self, snapshot: Option<&Snapshot>, journal: &Journal) -> Result<(), JobError> {
         let (disk, keyring) = (&*self.options.disk, self.options.keyring.as_deref());
-        for Snapshot { placed, entry, .. } in snapshot {
+        if let Some(Snapshot { placed, entry, .. }) = snapshot {
             take_key(disk, &placed.temporary, Magic::Snapshot, entry.file_id, keyring)?;
         }
         let mut segments = journal.segments.iter();
