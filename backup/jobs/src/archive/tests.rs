@@ -53,7 +53,7 @@ impl Agent {
             Event::Archived { lsn, .. } | Event::Following { archived_lsn: lsn, .. } => Some(*lsn),
             _ => None,
         });
-        lsns.last().unwrap_or(0)
+        lsns.next_back().unwrap_or(0)
     }
 
     fn saw(&self, wanted: impl Fn(&Event) -> bool) -> bool {
