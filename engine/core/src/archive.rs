@@ -148,7 +148,7 @@ impl Engine {
             lineage: manifest.lineage.to_string(),
             epoch: manifest.epoch,
             databases: manifest.databases,
-            is_encrypted: inner.options.keyring.is_some(),
+            is_encrypted: inner.keys.keyring().is_some(),
             has_journal: inner.log.journal().is_some(),
             durable,
             // What is loaded is durable, and sampled.
