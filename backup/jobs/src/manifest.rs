@@ -146,6 +146,10 @@ impl BackupManifest {
                 return Err(damaged("checksum of an object", "8 hex digits", &object.crc32));
             }
         }
+        // What is counted up in progress and in lists.
+        if self.objects.iter().try_fold(0_u64, |sum, object| sum.checked_add(object.bytes)).is_none() {
+            return Err(damaged("sizes of the objects", "a sum below 2^64", "a greater one"));
+        }
         if self.objects.iter().skip(1).any(|object| object.kind == ObjectKind::Snapshot) {
             return Err(damaged("objects", "one snapshot at most, first", "another order"));
         }
@@ -209,6 +213,18 @@ pub(crate) mod tests {
                 entries: 0,
             }],
         }
+    }
+
+    /// Their sum overflowed, of which a build with assertions dies, in `list` already.
+    #[test]
+    fn sizes_that_cannot_be_counted_up_are_refused() {
+        let mut manifest = sample();
+        manifest.objects.push(manifest.objects[0].clone());
+        for object in &mut manifest.objects {
+            (object.bytes, object.file_bytes) = (u64::MAX, u64::MAX);
+        }
+        let read = BackupManifest::decode(&manifest.encode().unwrap(), "u");
+        assert!(matches!(read, Err(JobError::Damaged { .. })));
     }
 
     #[test]
