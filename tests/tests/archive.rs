@@ -98,7 +98,9 @@ impl Home {
     /// Waits until this moment can be restored.
     fn until_restorable(&self, moment: u64) {
         let restorable = await_some(LIMIT, || {
-            let done = self.tool(Tool::backup()).arg("list").arg("--json").run();
+            // The list needs no key, and refuses one.
+            let list = Tool::backup().env(self.env.clone()).option("--repo", &self.url);
+            let done = list.arg("list").arg("--json").run();
             let ranges = done.expect(0).json()["ranges"].clone();
             let holds =
                 |range: &serde_json::Value| range["to_unix_ms"].as_u64().is_some_and(|to| to >= moment);
