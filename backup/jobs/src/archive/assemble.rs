@@ -10,6 +10,7 @@ use cairn_journal::JournalError;
 use cairn_store::{BoxBody, StoreError};
 
 use super::catalogue::{Piece, Segment, Stretch, list_pieces};
+use super::names;
 use super::point::Part;
 use crate::progress::Progress;
 use crate::repository::{self, Repository};
@@ -61,6 +62,10 @@ pub(crate) async fn assemble(
             }
             Err(error) => return Err(error),
         }
+    }
+    if taken.is_empty() {
+        let folder = names::segment(lineage, segment.first_lsn, segment.file_id);
+        return Err(repository::missing(repository.store().address(&format!("{folder}{:012}-…", 0))));
     }
     let assembled = Assembled { path, segment, taken };
     let (checked, url) = (assembled.clone(), assembled.begin_url(repository, lineage));

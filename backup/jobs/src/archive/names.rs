@@ -16,6 +16,11 @@ pub fn journal(lineage: &str) -> String {
     format!("lineage/{lineage}/journal/")
 }
 
+/// `lineage/<lineage>/journal/<first LSN>-<file id>/`: the folder of one segment.
+pub fn segment(lineage: &str, first_lsn: u64, file_id: FileId) -> String {
+    format!("{}{first_lsn:020}-{file_id}/", journal(lineage))
+}
+
 /// The folder of leases.
 pub const LEASES: &str = "lease/";
 /// The folder of tombstones.

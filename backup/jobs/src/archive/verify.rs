@@ -9,6 +9,7 @@ use cairn_seal::Keyring;
 
 use super::assemble::{Assembled, assemble};
 use super::catalogue::{Lineage, Piece, Segment};
+use super::names;
 use super::point::Part;
 use crate::progress::{Phase, Progress};
 use crate::repository::Repository;
@@ -73,10 +74,7 @@ fn address(repository: &Repository, lineage: &Lineage, piece: &Piece) -> String 
 /// What must be there and is not listed.
 fn gaps(repository: &Repository, lineage: &Lineage) -> Vec<JobError> {
     let missing = |segment: &Segment, expected: String| JobError::Damaged {
-        place: repository.store().address(&format!(
-            "lineage/{}/journal/{:020}-{}",
-            lineage.id, segment.first_lsn, segment.file_id
-        )),
+        place: repository.store().address(&names::segment(&lineage.id, segment.first_lsn, segment.file_id)),
         offset: segment.reach().map(|reach| reach.end),
         what: "journal",
         expected,
