@@ -358,7 +358,8 @@ async fn what_was_spoiled_is_named_and_refused() {
         diary.write(&data, &format!("{number}{}", "w".repeat(9_000)));
     }
     agent.until_archived(diary.last_lsn()).await;
-    agent.kill().await;
+    // Its lease states how far the archive reaches, so that even a missing end is seen.
+    agent.stop().await;
     let repository = local(&place).await;
     all_whole(&repository, Some(&keyring)).await;
     let mut pieces: Vec<_> = files_below(&place.join("lineage"));
