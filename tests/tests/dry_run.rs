@@ -47,11 +47,11 @@ impl Backup {
         restore.option("--encryption-key-file", &self.keyring)
     }
 
-    fn from_file(&self) -> Tool {
+    fn restoring_the_file(&self) -> Tool {
         self.restore().option("--from", &self.snapshot)
     }
 
-    fn from_repository(&self) -> Tool {
+    fn restoring_the_repository(&self) -> Tool {
         self.restore().option("--repo", format!("file://{}", self.repository.display()))
     }
 }
@@ -60,20 +60,20 @@ impl Backup {
 fn what_is_whole_is_said_to_be_and_nothing_is_written() {
     let backup = Backup::make();
     let before = files::contents(&backup.repository);
-    let told = backup.from_file().arg("--json").run().expect(0).json();
+    let told = backup.restoring_the_file().arg("--json").run().expect(0).json();
     assert_eq!((told["whole"].as_bool(), told["dry_run"].as_bool()), (Some(true), Some(true)), "{told}");
     assert_eq!(told["entries"].as_u64(), Some(backup.keys).filter(|keys| *keys > 0), "{told}");
-    let text = backup.from_file().run().expect(0);
+    let text = backup.restoring_the_file().run().expect(0);
     text.saying(&[
         "would restore",
         &backup.snapshot.to_string_lossy(),
         "every byte was read, and it is whole",
     ]);
-    let told = backup.from_repository().arg("--json").run().expect(0).json();
+    let told = backup.restoring_the_repository().arg("--json").run().expect(0).json();
     assert_eq!(told["whole"].as_bool(), Some(true), "{told}");
     assert!(told["to_lsn"].as_u64() > Some(0), "{told}");
     backup
-        .from_repository()
+        .restoring_the_repository()
         .run()
         .expect(0)
         .saying(&["would restore", "every byte was read, and it is whole"]);
@@ -91,12 +91,12 @@ fn what_is_damaged_is_refused_as_a_restore_would() {
     let backup = Backup::make();
     spoil(&backup.snapshot);
     let shown = backup.snapshot.display().to_string();
-    backup.from_file().run().expect(13).saying(&[&shown, "offset", "expected", "found"]);
+    backup.restoring_the_file().run().expect(13).saying(&[&shown, "offset", "expected", "found"]);
     let objects = files::all(&backup.repository);
     let largest = objects.iter().max_by_key(|path| std::fs::metadata(path).map_or(0, |found| found.len()));
     spoil(largest.expect("objects"));
     let name = largest.and_then(|path| path.file_name()).unwrap_or_default().to_string_lossy().into_owned();
-    let told = backup.from_repository().run().expect(13);
+    let told = backup.restoring_the_repository().run().expect(13);
     told.saying(&["is not whole", &name, "expected", "found", "choose another backup (cairn-backup list)"]);
     assert!(!backup.target().exists(), "a dry run made the target");
 }

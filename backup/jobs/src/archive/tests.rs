@@ -49,7 +49,7 @@ impl Agent {
 
     fn archived(&self) -> u64 {
         let events = self.events.lock().unwrap();
-        let lsns = events.iter().filter_map(|event| match event {
+        let mut lsns = events.iter().filter_map(|event| match event {
             Event::Archived { lsn, .. } | Event::Following { archived_lsn: lsn, .. } => Some(*lsn),
             _ => None,
         });
