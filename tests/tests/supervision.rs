@@ -96,8 +96,7 @@ fn the_agent_is_started_with_what_it_needs_and_ended_gently() {
     let keyring = scene.path("keyring");
     programs::generate_keyring(&keyring);
     let setup = scene.setup.clone().key(&keyring);
-    let setup =
-        setup.with("backup-interval", "250ms").with("backup-retention", "keep-daily 30 keep-within 7d");
+    let setup = setup.with("backup-interval", "250ms");
     let setup =
         setup.with("backup-schedule", "0 3 * * *").env([("AWS_SECRET_ACCESS_KEY", "hidden".to_owned())]);
     let server = setup.start();
@@ -120,9 +119,7 @@ fn the_agent_is_started_with_what_it_needs_and_ended_gently() {
     assert_ne!(server.info("backup_agent_pid").as_deref(), Some("0"));
 
     let dir = scene.dir().display();
-    let expected = format!(
-        "run --repo file:///nowhere --dir {dir} --interval 250ms --schedule 0 3 * * * --keep-daily 30 --keep-within 7d"
-    );
+    let expected = format!("run --repo file:///nowhere --dir {dir} --interval 250ms --schedule 0 3 * * *");
     assert_eq!(scene.lines("starts"), [expected]);
     let environment = scene.lines("environment");
     assert!(

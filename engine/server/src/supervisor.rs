@@ -44,9 +44,6 @@ fn agent(settings: &Settings) -> Command {
     if !settings.backup_schedule.is_empty() {
         command.args(["--schedule", &settings.backup_schedule]);
     }
-    for (name, value) in &settings.backup_retention {
-        command.arg(format!("--{name}")).arg(value);
-    }
     // It ends when this ends: as when the server is gone.
     command.stdin(Stdio::piped());
     command
@@ -55,9 +52,9 @@ fn agent(settings: &Settings) -> Command {
 /// Whether an agent has to be started anew for these settings.
 pub(crate) fn is_other_agent(before: &Settings, after: &Settings) -> bool {
     let of = |settings: &Settings| {
-        let (retention, keyring) = (settings.backup_retention.clone(), settings.encryption_key_file.clone());
+        let keyring = settings.encryption_key_file.clone();
         let schedule = settings.backup_schedule.clone();
-        (settings.backup_url.clone(), settings.backup_interval, schedule, retention, keyring)
+        (settings.backup_url.clone(), settings.backup_interval, schedule, keyring)
     };
     of(before) != of(after)
 }
@@ -299,13 +296,12 @@ mod tests {
         settings.backup_url = "s3://bucket/prefix".into();
         settings.dir = "/data".into();
         settings.backup_schedule = "0 3 * * *".into();
-        settings.backup_retention = vec![("keep-daily", "30".into())];
         settings.encryption_key_command = "cat secret".into();
         let command = agent(&settings);
         let args: Vec<&str> = command.as_std().get_args().filter_map(|arg| arg.to_str()).collect();
         let expected = "run --repo s3://bucket/prefix --dir /data --interval 1s --schedule";
-        assert_eq!(args[..args.len() - 3].join(" "), expected);
-        assert_eq!(args[args.len() - 3..], ["0 3 * * *", "--keep-daily", "30"]);
+        assert_eq!(args[..args.len() - 1].join(" "), expected);
+        assert_eq!(args[args.len() - 1], "0 3 * * *");
         let env: Vec<_> = command.as_std().get_envs().filter(|(_, value)| value.is_some()).collect();
         assert_eq!(env.len(), 1);
         assert_eq!(env[0].0, "CAIRN_ENCRYPTION_KEY_COMMAND");

@@ -47,13 +47,6 @@ impl std::fmt::Display for Span {
     }
 }
 
-/// What is kept of the backups, as pairs of an option of `cairn-backup expire` and its value.
-pub(crate) type Retention = Vec<(&'static str, String)>;
-
-/// The options that say what is kept; all but the last take a number.
-const KEEP: [&str; 6] =
-    ["keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-within"];
-
 /// Where a data directory without data gets some from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seed {
@@ -68,7 +61,6 @@ pub(crate) fn contradiction(settings: &Settings) -> Option<(&'static str, &'stat
     let has_backup = !settings.backup_url.is_empty();
     let need_backup = [
         ("backup-schedule", !settings.backup_schedule.is_empty()),
-        ("backup-retention", !settings.backup_retention.is_empty()),
         ("backup-max-lag", settings.backup_max_lag.ms > 0),
         ("backup-on-failure", !settings.backup_on_failure.is_empty()),
     ];
@@ -163,35 +155,6 @@ pub(super) fn show_schedule(settings: &Settings) -> String {
     settings.backup_schedule.clone()
 }
 
-/// Reads pairs such as `keep-daily 30`.
-pub(super) fn set_retention(settings: &mut Settings, words: &[&str]) -> Result<(), String> {
-    let words: Vec<&str> = words.iter().flat_map(|word| word.split_whitespace()).collect();
-    let invalid =
-        || format!("argument must be pairs such as 'keep-daily 30 keep-within 7d', of {}", KEEP.join(", "));
-    let mut retention = Retention::new();
-    for pair in words.chunks(2) {
-        let [name, value] = pair else { return Err(invalid()) };
-        let name = name.to_ascii_lowercase();
-        let Some(name) = KEEP.into_iter().find(|known| *known == name) else { return Err(invalid()) };
-        let value = if name == "keep-within" {
-            Span::parse(value).filter(|span| span.ms > 0).map(|span| span.to_string())
-        } else {
-            value.parse::<u32>().ok().filter(|count| *count > 0).map(|count| count.to_string())
-        };
-        if retention.iter().any(|(known, _)| *known == name) {
-            return Err(format!("{name} is given twice"));
-        }
-        retention.push((name, value.ok_or_else(invalid)?));
-    }
-    settings.backup_retention = retention;
-    Ok(())
-}
-
-pub(super) fn show_retention(settings: &Settings) -> String {
-    let pairs = settings.backup_retention.iter().map(|(name, value)| format!("{name} {value}"));
-    pairs.collect::<Vec<_>>().join(" ")
-}
-
 /// Reads where data comes from; `or-empty` behind it may be part of the same word, as quotes make it.
 pub(super) fn set_seed(settings: &mut Settings, words: &[&str]) -> Result<(), String> {
     let text = match words {
@@ -252,13 +215,6 @@ mod tests {
         assert_eq!(set(set_schedule, &["0", "3", "*", "*", "1-5"]).unwrap().backup_schedule, "0 3 * * 1-5");
         assert_eq!(set(set_schedule, &["@daily"]).unwrap().backup_schedule, "@daily");
         assert!(set(set_schedule, &["0 3 * *"]).is_err() && set(set_schedule, &["0 3 * * $(x)"]).is_err());
-        let kept = set(set_retention, &["keep-last 3", "KEEP-within", "168h"]).unwrap();
-        assert_eq!(show_retention(&kept), "keep-last 3 keep-within 7d");
-        for wrong in
-            [&["keep-last"][..], &["keep-last", "0"], &["keep-all", "1"], &["keep-last 1 keep-last 2"]]
-        {
-            assert!(set(set_retention, wrong).is_err(), "{wrong:?}");
-        }
         assert_eq!(show_seed(&set(set_seed, &["s3://b/p", "or-empty"]).unwrap()), "s3://b/p or-empty");
         assert_eq!(show_seed(&set(set_seed, &["/a b or-empty"]).unwrap()), "/a b or-empty");
         assert!(set(set_seed, &["s3://b/p", "or-else"]).is_err());

@@ -13,7 +13,7 @@ mod rewrite;
 mod table;
 mod value;
 
-pub(crate) use backup::{Retention, Seed, Span, contradiction};
+pub(crate) use backup::{Seed, Span, contradiction};
 pub(crate) use ending::Ending;
 pub(crate) use file::load;
 pub(crate) use rewrite::{Written, rewrite};
@@ -113,8 +113,6 @@ pub(crate) struct Settings {
     pub(crate) backup_interval: Span,
     /// Empty: the agent's own.
     pub(crate) backup_schedule: String,
-    /// Empty: everything is kept.
-    pub(crate) backup_retention: Retention,
     /// 0: no bound.
     pub(crate) backup_max_lag: Span,
     /// Empty: nothing is run.

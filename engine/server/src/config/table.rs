@@ -160,7 +160,6 @@ static DIRECTIVES: &[Directive] = &[
     row("backup-url", Custom { set: backup::set_url, show: backup::show_url }, "", Same),
     row("backup-interval", Custom { set: backup::set_interval, show: backup::show_interval }, "1s", Always),
     row("backup-schedule", Custom { set: backup::set_schedule, show: backup::show_schedule }, "", Always),
-    row("backup-retention", Custom { set: backup::set_retention, show: backup::show_retention }, "", Always),
     row("backup-max-lag", Custom { set: backup::set_max_lag, show: backup::show_max_lag }, "0", Always),
     row("backup-on-failure", Text(field!(backup_on_failure)), "", Same),
     row("seed-from", Custom { set: backup::set_seed, show: backup::show_seed }, "", Same),
@@ -189,7 +188,7 @@ static DIRECTIVES: &[Directive] = &[
 ];
 
 /// Directives that are known, from Redis or from the plans of Cairn, but do nothing yet.
-const NOT_PROVIDED: &[&str] = &["http-port", "loadmodule", "rename-command"];
+const NOT_PROVIDED: &[&str] = &["backup-retention", "loadmodule", "rename-command"];
 
 #[cfg(test)]
 mod tests {
