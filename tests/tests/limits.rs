@@ -212,3 +212,19 @@ fn strangers_are_held_to_little() {
     assert_eq!(client.ask("CAIRN READY"), Value::ok());
     server.stop();
 }
+
+/// Nobody is a stranger once nobody has to say who it is, whenever it connected.
+#[test]
+fn who_need_not_authenticate_any_more_is_no_stranger() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let server = Setup::cairn(&home.path().join("data"))
+        .with("appendonly", "no")
+        .with("requirepass", "secret")
+        .start();
+    let (mut early, mut admin) = (server.connect(), server.connect());
+    assert!(error(early.ask("PING")).starts_with("NOAUTH"));
+    assert_eq!(admin.ask("AUTH secret"), Value::ok());
+    assert_eq!(admin.args(&["CONFIG", "SET", "requirepass", ""]), Value::ok());
+    assert_eq!(early.ask("MSET a 1 b 2 c 3 d 4 e 5 f 6"), Value::ok());
+    server.stop();
+}

@@ -244,7 +244,7 @@ pub fn decide(
         Some(spec)
             if !session.authenticated
                 && !spec.flags.has(Flags::NO_AUTH)
-                && host.acl().authentication_required() =>
+                && host.acl().is_stranger(session) =>
         {
             CommandError::other("NOAUTH Authentication required.")
         }

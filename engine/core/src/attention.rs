@@ -37,7 +37,7 @@ impl Attention {
 /// What comes before a command while the data is being loaded, or memory is limited; whether that was the answer.
 #[cold]
 pub(crate) fn attend(inner: &Inner, session: &mut Session, args: &[&[u8]], reply: &mut Reply<'_>) -> bool {
-    if inner.loading.is_on() && loading::refuse(session, args, reply) {
+    if inner.loading.is_on() && loading::refuse(&inner.acl, session, args, reply) {
         inner.observed.errors.note(loading::ERROR);
         return true;
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use cairn_commands::acl::Acl;
 use cairn_commands::{Flags, Keys, Reply, Session, resolve};
 
 use crate::snapshots::unixtime;
@@ -90,12 +91,12 @@ impl Progress {
 /// Answers for data that is not there yet; false for what may run without it. What is no command at all, or not for who
 /// has not said who they are, is left to those who say so.
 #[cold]
-pub(crate) fn refuse(session: &mut Session, args: &[&[u8]], reply: &mut Reply<'_>) -> bool {
+pub(crate) fn refuse(acl: &Acl, session: &mut Session, args: &[&[u8]], reply: &mut Reply<'_>) -> bool {
     let Some(spec) = resolve(args) else { return false };
     // Whatever looks at keys might find that one has expired, of which the journal that is being read knows nothing.
     let asks_for_no_key = matches!(spec.keys, Keys::None) || spec.name == "info";
     let may_run = spec.flags.has(Flags::LOADING) && asks_for_no_key;
-    if may_run || spec.flags.has(Flags::GROUP) || !spec.arity.allows(args.len()) || !session.authenticated {
+    if may_run || spec.flags.has(Flags::GROUP) || !spec.arity.allows(args.len()) || acl.is_stranger(session) {
         return false;
     }
     if let Some(transaction) = &mut session.transaction {

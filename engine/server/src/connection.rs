@@ -241,7 +241,7 @@ impl<'s, S: Stream> Connection<'s, S> {
         let next = 'batch: loop {
             // Either may have been changed by the requests before.
             self.parser.set_max_bulk(self.server.hot.max_bulk.load(Relaxed));
-            self.parser.set_authenticated(self.session.authenticated);
+            self.parser.set_authenticated(!self.is_stranger());
             let mut ahead = self.window.fill(&self.server.engine, &mut self.parser, &self.input, self.used);
             let requests = self.window.requests();
             if requests.len() > 1 {
@@ -271,10 +271,10 @@ impl<'s, S: Stream> Connection<'s, S> {
                 }
                 if self.outbox.bytes.len() >= replies_held {
                     meter.stop();
-                    if self.session.authenticated {
-                        self.outbox.make_room(replies_max).await?;
-                    } else {
+                    if self.is_stranger() {
                         self.outbox.flush_at_once().await?;
+                    } else {
+                        self.outbox.make_room(replies_max).await?;
                     }
                 }
             }
@@ -295,12 +295,17 @@ impl<'s, S: Stream> Connection<'s, S> {
             }
         };
         self.server.stats.commands_total.fetch_add(commands, Relaxed);
-        if self.session.authenticated {
-            self.outbox.flush().await?;
-        } else {
+        if self.is_stranger() {
             self.outbox.flush_at_once().await?;
+        } else {
+            self.outbox.flush().await?;
         }
         Ok(next)
+    }
+
+    /// Whether the client has yet to say who it is.
+    fn is_stranger(&self) -> bool {
+        self.server.engine.acl().is_stranger(&self.session)
     }
 
     /// Shows others what CLIENT LIST tells of the session, where that has changed.

@@ -26,6 +26,8 @@ pub(crate) use selector::has_spaces;
 pub(crate) use user::Rules;
 pub use user::{RuleError, User};
 
+use crate::session::Session;
+
 /// The user that a client is before it authenticates.
 pub(crate) const DEFAULT: &[u8] = b"default";
 
@@ -80,6 +82,13 @@ impl Acl {
     #[must_use]
     pub fn authentication_required(&self) -> bool {
         self.authentication_required.load(Acquire)
+    }
+
+    /// Whether a client has yet to say who it is. One that connected while it had to need not any more once nobody has to.
+    #[inline]
+    #[must_use]
+    pub fn is_stranger(&self, session: &Session) -> bool {
+        !session.authenticated && self.authentication_required()
     }
 
     /// Whether the default user lets in whoever connects.
