@@ -199,7 +199,13 @@ impl LockPlan {
         }
     }
 
-    /// For a command that ends a transaction or its watches: the keys of all that is queued, and those watched.
+    /// For a command that ends the watches of a client.
+    fn of_watches(session: &Session, keyspace: &Keyspace) -> Self {
+        let hashes: Vec<_> = session.watches.iter().map(|watch| keyspace.hash(&watch.key)).collect();
+        if hashes.is_empty() { LockPlan::None } else { LockPlan::Many(hashes) }
+    }
+
+    /// For EXEC: the keys of all that is queued, and those watched.
     fn of_session(session: &Session, keyspace: &Keyspace) -> Self {
         let mut hashes: Vec<_> = session.watches.iter().map(|watch| keyspace.hash(&watch.key)).collect();
         for args in session.transaction.iter().flat_map(|transaction| &transaction.queue) {
@@ -256,8 +262,8 @@ pub fn decide(
         }
         Some(spec) => match (acl::permit(session, host, spec, args, Place::Top), &mut session.transaction) {
             (Err(refusal), _) => refusal,
-            (Ok(()), None) if spec.ends_watches() => {
-                return Decision::Run(spec, LockPlan::of_session(session, keyspace));
+            (Ok(()), _) if spec.name != "exec" && spec.ends_watches() => {
+                return Decision::Run(spec, LockPlan::of_watches(session, keyspace));
             }
             (Ok(()), None) if spec.flags.has(Flags::DENY_OOM) && host.is_out_of_memory() => {
                 CommandError::OutOfMemory
@@ -268,18 +274,21 @@ pub fn decide(
                 }
                 return Decision::Run(spec, route.plan(spec, args, keyspace));
             }
-            (Ok(()), Some(transaction)) if spec.runs_at_once() => {
-                let needs_memory =
-                    spec.name == "exec" && transaction.has(|spec| spec.flags.has(Flags::DENY_OOM));
-                let asks = needs_memory || (spec.name == "exec" && transaction.has(script::runs_script));
+            (Ok(()), Some(transaction)) if spec.name == "exec" => {
+                let needs_memory = transaction.has(|spec| spec.flags.has(Flags::DENY_OOM));
+                let asks = needs_memory || transaction.has(script::runs_script);
                 session.began_out_of_memory = asks && host.is_out_of_memory();
                 transaction.out_of_memory = needs_memory && session.began_out_of_memory;
                 return Decision::Run(spec, LockPlan::of_session(session, keyspace));
             }
+            // They touch no key: MULTI and WATCH are refused here.
+            (Ok(()), Some(_)) if matches!(spec.name, "multi" | "watch" | "quit") => {
+                return Decision::Run(spec, LockPlan::None);
+            }
             // Whatever is queued takes memory.
             (Ok(()), Some(_)) if host.is_out_of_memory() => CommandError::OutOfMemory,
             (Ok(()), Some(transaction)) => {
-                transaction.queue.push(args.iter().map(|arg| arg.to_vec()).collect());
+                transaction.push(args);
                 reply.simple("QUEUED");
                 return Decision::Replied;
             }
@@ -302,6 +311,11 @@ pub fn decide(
 }
 
 impl Transaction {
+    fn push(&mut self, args: &[&[u8]]) {
+        self.queued_bytes += args.iter().map(|arg| arg.len()).sum::<usize>();
+        self.queue.push(args.iter().map(|arg| arg.to_vec()).collect());
+    }
+
     /// Whether something holds for one of its commands.
     fn has(&self, holds: impl Fn(&CommandSpec) -> bool) -> bool {
         self.queue.iter().any(|args| {
@@ -312,11 +326,6 @@ impl Transaction {
 }
 
 impl CommandSpec {
-    /// Commands that are not queued inside MULTI.
-    fn runs_at_once(&self) -> bool {
-        matches!(self.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
-    }
-
     /// Commands for clients that wait for messages and speak version 2.
     fn is_for_subscribers(&self) -> bool {
         matches!(self.name, "ping" | "quit" | "reset")
@@ -586,5 +595,52 @@ impl Context<'_, '_> {
         self.in_transaction = false;
         // EXEC itself leaves no effect beyond those of its commands.
         self.data.effects().begin_command();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that has nothing to say.
+    struct Nobody;
+    impl Host for Nobody {}
+
+    /// The locks that the requests are run under, as one client sends them; none for what is only queued.
+    fn plans(requests: &[&str]) -> Vec<Option<LockPlan>> {
+        let (keyspace, mut session, mut out) = (Keyspace::new(1), Session::new(1, true), Vec::new());
+        let mut plan = |request: &&str| {
+            let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+            let (route, protocol) = (Route::of(&args, &keyspace), session.protocol);
+            let mut reply = Reply::new(&mut out, protocol);
+            match decide(&mut session, &Nobody, &args, &route, &keyspace, &mut reply) {
+                Decision::Run(spec, plan) => {
+                    if spec.name == "multi" {
+                        session.transaction.get_or_insert_default();
+                    }
+                    Some(plan)
+                }
+                Decision::Replied => None,
+            }
+        };
+        requests.iter().map(&mut plan).collect()
+    }
+
+    #[test]
+    fn only_exec_locks_what_is_queued() {
+        let plans = plans(&["MULTI", "SET a 1", "GET b", "WATCH c", "MULTI", "QUIT", "DISCARD", "EXEC"]);
+        let [multi, set, get, at_once @ .., exec] = &plans[..] else { panic!("a plan each") };
+        assert_eq!((multi, set, get), (&Some(LockPlan::None), &None, &None));
+        assert_eq!(at_once, vec![Some(LockPlan::None); 4]);
+        assert!(matches!(exec, Some(LockPlan::Many(keys)) if keys.len() == 2), "{exec:?}");
+    }
+
+    #[test]
+    fn what_is_queued_is_counted_as_it_comes() {
+        let mut transaction = Transaction::default();
+        transaction.push(&[b"SET", b"key", b"value"]);
+        transaction.push(&[b"GET", b"key"]);
+        let bytes: usize = transaction.queue.iter().flatten().map(Vec::len).sum();
+        assert_eq!((transaction.queued_bytes, bytes), (17, 17));
     }
 }

@@ -70,6 +70,8 @@ pub enum Replies {
 pub struct Transaction {
     /// Each command's arguments.
     pub queue: Vec<Vec<Vec<u8>>>,
+    /// How many bytes all these arguments have.
+    pub queued_bytes: usize,
     /// A command could not be queued, so EXEC will refuse.
     pub broken: bool,
     /// When EXEC came, memory was short for one of the commands, so it will refuse.

@@ -83,12 +83,11 @@ pub(crate) struct Shown {
 
 impl Shown {
     pub(crate) fn of(session: &Session) -> Shown {
-        let queue = session.transaction.as_ref().map(|transaction| &transaction.queue);
         let subscriptions = session.subscriptions.as_ref();
         Shown {
             db: session.db,
             speaks_resp3: session.protocol == Protocol::Resp3,
-            queued: queue.map(|queue| (queue.len(), queue.iter().flatten().map(Vec::len).sum())),
+            queued: session.transaction.as_ref().map(|queued| (queued.queue.len(), queued.queued_bytes)),
             subscriptions: subscriptions
                 .map_or([0; 3], |s| [s.channels.len(), s.patterns.len(), s.shard_channels.len()]),
             tracking: session.tracking.as_ref().map(|tracking| (tracking.redirect, tracking.broadcast)),
