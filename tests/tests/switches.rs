@@ -2,8 +2,9 @@
 
 use cairn_tests::process::await_some;
 use cairn_tests::programs;
-use cairn_tests::resp::Value;
-use cairn_tests::server::{Server, Setup};
+use cairn_tests::resp::{Client, Value};
+use cairn_tests::server::{Server, Setup, free_port};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -150,6 +151,22 @@ fn encryption_may_be_switched_on_and_never_falls_off_again() {
     // The old file in the place of the new one: the same data, but anybody could have written it.
     std::fs::write(snapshot_in(&dir), in_clear).expect("the snapshot is exchanged");
     sealed.try_start().expect_err("a file in clear is refused").expect(13, &["snapshot-"]);
+}
+
+/// CONFIG SET sets all or none: a key that cannot be had must not leave the server on another port than CONFIG GET says.
+#[test]
+fn a_refused_key_leaves_the_port_alone() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let server = Setup::cairn(&home.path().join("data")).journal("everysec").start();
+    let (mut client, port) = (server.connect(), free_port());
+    let (port_text, missing) = (port.to_string(), home.path().join("missing"));
+    let missing = missing.to_str().expect("test paths are UTF-8");
+    let pairs = ["CONFIG", "SET", "port", &port_text, "encryption-key-file", missing];
+    assert!(client.args(&pairs).is_error());
+    assert_eq!(server.connect().ask("PING").text(), "PONG");
+    assert!(Client::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_err(), "nobody listens there");
+    assert_eq!(client.ask("CONFIG GET port").items()[1].text(), server.address().port().to_string());
+    server.stop();
 }
 
 /// A start used to remove every file that looked a little like one of its own.

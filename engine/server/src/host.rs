@@ -68,7 +68,7 @@ impl Process for Server {
                 "ERR CONFIG SET failed (possibly related to argument '{directive}') - {why}"
             ));
         }
-        self.listen_elsewhere(&changed)?;
+        let elsewhere = self.listen_elsewhere(&changed)?;
         if changed.encryption_key_file != self.config.read().encryption_key_file {
             self.change_keyring(&changed).map_err(|why| {
                 format!("ERR CONFIG SET failed (possibly related to argument 'encryption-key-file') - {why}")
@@ -80,6 +80,10 @@ impl Process for Server {
                 format!("ERR CONFIG SET failed (possibly related to argument 'appendonly') - {error}")
             };
             self.engine.set_append_only(changed.appendonly).map_err(failed)?;
+        }
+        // Nothing below fails.
+        if let Some(elsewhere) = elsewhere {
+            elsewhere.finish();
         }
         for (directive, why) in changed.unfollowed_since(&config) {
             tracing::warn!(directive, "a directive of the configuration is not followed: {why}");

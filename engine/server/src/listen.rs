@@ -103,24 +103,37 @@ pub(crate) fn bind_port(
     if tcp.is_empty() && !any { Err(ListenError::NoAddress) } else { Ok(tcp) }
 }
 
-/// Listens where `settings` say, and no longer elsewhere; where that fails, all stays as it was. Who is connected stays.
-pub(crate) fn move_to(server: &Arc<Server>, settings: &Settings) -> Result<(), ListenError> {
-    let mut listening = server.listening.lock();
-    let held: Vec<SocketAddr> = listening.iter().map(|(address, _)| *address).collect();
+/// A change of the addresses, of which all that can fail is done. Dropped unused, all stays as it was.
+pub(crate) struct Move {
+    server: Arc<Server>,
+    added: Vec<(SocketAddr, TcpListener)>,
+    wanted: Vec<(SocketAddr, bool)>,
+}
+
+/// Prepares to listen where `settings` say, and no longer elsewhere.
+pub(crate) fn prepare(server: Arc<Server>, settings: &Settings) -> Result<Move, ListenError> {
+    let held: Vec<SocketAddr> = server.listening.lock().iter().map(|(address, _)| *address).collect();
     let mut added = Vec::new();
     for (address, socket) in bind_tcp(settings, &held)? {
         added.push((address, listener(address, socket, backlog(settings))?));
     }
-    let wanted = addresses(settings)?;
-    let is_wanted = |address: &SocketAddr| wanted.iter().any(|(wanted, _)| wanted == address);
-    listening.retain(|(address, task)| {
-        if !is_wanted(address) {
-            task.abort();
-        }
-        is_wanted(address)
-    });
-    listening.extend(added.into_iter().map(|(address, listener)| (address, accept(server, listener))));
-    Ok(())
+    Ok(Move { server, added, wanted: addresses(settings)? })
+}
+
+impl Move {
+    /// Listens there from now on. Who is connected stays.
+    pub(crate) fn finish(self) {
+        let Move { server, added, wanted } = self;
+        let mut listening = server.listening.lock();
+        let is_wanted = |address: &SocketAddr| wanted.iter().any(|(wanted, _)| wanted == address);
+        listening.retain(|(address, task)| {
+            if !is_wanted(address) {
+                task.abort();
+            }
+            is_wanted(address)
+        });
+        listening.extend(added.into_iter().map(|(address, listener)| (address, accept(&server, listener))));
+    }
 }
 
 /// Listens on an address that is bound. Belongs on a runtime.

@@ -130,8 +130,8 @@ impl Server {
         server
     }
 
-    /// Listens elsewhere where `changed` says so; the error is the reply.
-    pub(crate) fn listen_elsewhere(&self, changed: &Settings) -> Result<(), String> {
+    /// Prepares to listen elsewhere where `changed` says so; the error is the reply.
+    pub(crate) fn listen_elsewhere(&self, changed: &Settings) -> Result<Option<listen::Move>, String> {
         let failed = |name: &str, why: &str| {
             Err(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
         };
@@ -140,13 +140,16 @@ impl Server {
             (config.port != changed.port, config.bind != changed.bind)
         };
         if !port && !bind {
-            return Ok(());
+            return Ok(None);
         }
         if changed.port == 0 && changed.unixsocket.is_empty() {
             return failed("port", "0 means no TCP, and no unixsocket is set: no client could connect");
         }
-        let Some(server) = self.me.upgrade() else { return Ok(()) };
-        let Err(error) = listen::move_to(&server, changed) else { return Ok(()) };
+        let Some(server) = self.me.upgrade() else { return Ok(None) };
+        let error = match listen::prepare(server, changed) {
+            Ok(prepared) => return Ok(Some(prepared)),
+            Err(error) => error,
+        };
         tracing::error!(%error, "the addresses of the configuration cannot be listened on; the old ones stay");
         if port {
             return failed("port", "Unable to listen on this port. Check server logs.");
