@@ -26,6 +26,7 @@ mod log;
 mod metering;
 mod metrics;
 mod pause;
+mod replace;
 mod seed;
 mod server;
 mod signals;

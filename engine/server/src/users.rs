@@ -1,10 +1,10 @@
 //! Where the users come from and where they are kept: `user` lines of the configuration, or the `aclfile`.
 
 use crate::config::{ConfigError, PubsubDefault, Settings};
+use crate::replace::replace;
 use cairn_engine::{Acl, UserLine};
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Why the server does not start with these users.
@@ -57,20 +57,7 @@ fn without_code(error: &io::Error) -> String {
 pub(crate) fn save(acl: &Acl, path: &Path) -> io::Result<()> {
     let mut text = acl.lines().join(&b'\n');
     text.push(b'\n');
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".tmp-{}", std::process::id()));
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    let written =
-        file.write_all(&text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
-    if let Err(error) = written {
-        // What is left of it is of no use; the error before says what went wrong.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
-        _ => Ok(()),
-    }
+    replace(path, &text, 0o600)
 }
 
 /// The lines that CONFIG REWRITE keeps the users in: none where they have a file.

@@ -1,9 +1,10 @@
 //! CONFIG REWRITE: the running settings, written back to the file they came from.
 
 use super::{Settings, table};
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use crate::replace::replace;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Which directives a rewritten file holds.
@@ -20,17 +21,9 @@ pub(crate) enum Written {
 pub(crate) fn rewrite(path: &Path, settings: &Settings, what: Written, users: &[String]) -> io::Result<()> {
     let old = fs::read_to_string(path)?;
     let new = rewritten(&old, settings, what, users);
-    // Whole or not at all: a crash leaves one file or the other. It may hold a password, so it keeps its permissions.
+    // It may hold a password, so it keeps its permissions.
     let mode = fs::metadata(path)?.mode() & 0o777;
-    let temporary = path.with_extension("tmp");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    file.write_all(new.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
-        _ => Ok(()),
-    }
+    replace(path, new.as_bytes(), mode)
 }
 
 fn rewritten(old: &str, settings: &Settings, what: Written, users: &[String]) -> String {
