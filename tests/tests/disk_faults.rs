@@ -205,3 +205,23 @@ fn a_disk_that_hangs_is_told_of() {
     assert_eq!(client.ask("CAIRN READY"), Value::ok());
     server.stop();
 }
+
+/// Whoever saves the users, or the configuration, waits for the disk alone.
+#[test]
+fn a_file_that_cannot_be_written_silences_nobody_else() {
+    let trial = Trial::new();
+    std::fs::write(trial.dir.join("users.acl"), "").expect("the file is made");
+    let setup = trial.setup.clone().with("server-threads", "1").with("aclfile", "users.acl");
+    let server = setup.env(trial.shim.full_disk(None)).start();
+    let (mut saver, mut other) = (server.connect(), server.connect());
+    trial.shim.mark("hang-sync");
+    saver.send(b"ACL SAVE\r\n").expect("it can be sent");
+    let written = || trial.dir.join("users.acl.tmp").exists().then_some(());
+    assert!(await_some(LIMIT, written).is_some());
+    assert_eq!(other.ask("PING").text(), "PONG");
+    trial.shim.unmark("hang-sync");
+    assert_eq!(saver.reply().expect("an answer"), Value::ok());
+    assert_eq!(other.ask("MULTI"), Value::ok());
+    assert_eq!(error(&other.ask("ACL SAVE")), "ERR Command not allowed inside a transaction");
+    server.stop();
+}

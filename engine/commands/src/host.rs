@@ -15,8 +15,8 @@ use crate::session::Session;
 /// What commands that need a process answer where there is none.
 const NO_PROCESS: &str = "ERR there is no server around this engine";
 
-/// The engine and the process around it, as commands see them. Nothing here blocks, but for [`Host::step_aside`] and
-/// [`Host::deliver`]: long work is a [`Job`].
+/// The engine and the process around it, as commands see them. Nothing here blocks, but for [`Host::step_aside`],
+/// [`Host::deliver`], and what says so, which is for commands that hold no key: long work is a [`Job`].
 ///
 /// What is not overridden answers for a process that has no clients, no configuration and no users.
 pub trait Host {
@@ -25,11 +25,11 @@ pub trait Host {
         static OPEN: LazyLock<Acl> = LazyLock::new(Acl::default);
         &OPEN
     }
-    /// Takes the users from their file: those whose clients have to go, or the error; `None` where there is no file.
+    /// Takes the users from their file, blocking: those whose clients have to go, or the error; `None` where there is no file.
     fn load_users(&self) -> Option<Result<Vec<Vec<u8>>, String>> {
         None
     }
-    /// Writes the users to their file; an error is in the log. `None` where there is no file.
+    /// Writes the users to their file, blocking; an error is in the log. `None` where there is no file.
     fn save_users(&self) -> Option<Result<(), ()>> {
         None
     }
@@ -41,7 +41,7 @@ pub trait Host {
     fn config_set(&self, _pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
         Err(NO_PROCESS.to_owned())
     }
-    /// Writes the configuration back to the file it came from.
+    /// Writes the configuration back to the file it came from, blocking.
     fn config_rewrite(&self) -> Result<(), String> {
         Err(NO_PROCESS.to_owned())
     }

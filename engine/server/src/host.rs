@@ -26,12 +26,13 @@ const STEPS_ASIDE_MAX: usize = 10;
 
 impl Process for Server {
     fn load_users(&self) -> Option<Result<Vec<Vec<u8>>, String>> {
-        users::load(self.engine.acl(), &self.config.read())
+        let settings = self.config.read().clone();
+        beside_the_worker(|| users::load(self.engine.acl(), &settings))
     }
 
     fn save_users(&self) -> Option<Result<(), ()>> {
         let file = users::file(&self.config.read())?;
-        Some(users::save(self.engine.acl(), &file).map_err(|error| {
+        Some(beside_the_worker(|| users::save(self.engine.acl(), &file)).map_err(|error| {
             tracing::error!(file = %file.display(), %error, "the users could not be saved");
         }))
     }
@@ -249,16 +250,22 @@ impl Server {
             let keyring = keyring.ok_or("the file names no keyring")?;
             self.engine.set_keyring(keyring).map_err(|error| error.to_string())
         };
-        // It reads and writes files, for which the other connections of this thread need not wait.
-        match tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(change),
-            _ => change(),
-        }
+        beside_the_worker(change)
     }
 
     fn rewrite(&self, path: &Path, what: Written) -> io::Result<()> {
-        let config = self.config.read();
-        crate::config::rewrite(path, &config, what, &users::lines_to_keep(self.engine.acl(), &config))
+        // Not under its lock: the disk may hang, and every new connection looks at the configuration.
+        let config = self.config.read().clone();
+        let users = users::lines_to_keep(self.engine.acl(), &config);
+        beside_the_worker(|| crate::config::rewrite(path, &config, what, &users))
+    }
+}
+
+/// Runs what reads or writes files, for which the other connections of this thread need not wait.
+fn beside_the_worker<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 

@@ -11,6 +11,8 @@ use crate::table;
 const NONE: Categories = Categories::NONE;
 const OWN: Flags = Flags::NONE.no_script().loading().stale();
 const ADMIN: Flags = OWN.admin();
+/// Those that read or write the users' file: no key is to be held meanwhile, since the disk may hang.
+const FILES: Flags = ADMIN.no_multi();
 
 #[rustfmt::skip]
 pub(crate) const COMMANDS: &[CommandSpec] = &[
@@ -21,9 +23,9 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     CommandSpec { name: "acl|genpass", arity: at_least(2), flags: OWN,   keys: Keys::None, acl: NONE, handler: genpass },
     CommandSpec { name: "acl|getuser", arity: exactly(3),  flags: ADMIN, keys: Keys::None, acl: NONE, handler: getuser },
     CommandSpec { name: "acl|list",    arity: exactly(2),  flags: ADMIN, keys: Keys::None, acl: NONE, handler: list },
-    CommandSpec { name: "acl|load",    arity: exactly(2),  flags: ADMIN, keys: Keys::None, acl: NONE, handler: load },
+    CommandSpec { name: "acl|load",    arity: exactly(2),  flags: FILES, keys: Keys::None, acl: NONE, handler: load },
     CommandSpec { name: "acl|log",     arity: at_least(2), flags: ADMIN, keys: Keys::None, acl: NONE, handler: log },
-    CommandSpec { name: "acl|save",    arity: exactly(2),  flags: ADMIN, keys: Keys::None, acl: NONE, handler: save },
+    CommandSpec { name: "acl|save",    arity: exactly(2),  flags: FILES, keys: Keys::None, acl: NONE, handler: save },
     CommandSpec { name: "acl|setuser", arity: at_least(3), flags: ADMIN, keys: Keys::None, acl: NONE, handler: setuser },
     CommandSpec { name: "acl|users",   arity: exactly(2),  flags: ADMIN, keys: Keys::None, acl: NONE, handler: users },
     CommandSpec { name: "acl|whoami",  arity: exactly(2),  flags: OWN,   keys: Keys::None, acl: NONE, handler: whoami },

@@ -18,7 +18,7 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
     help::group_row("config"),
     CommandSpec { name: "config|get",       arity: at_least(3), flags: ADMIN.loading().stale(), keys: Keys::None, acl: NONE, handler: config_get },
     CommandSpec { name: "config|set",       arity: at_least(4), flags: ADMIN.loading().stale(), keys: Keys::None, acl: NONE, handler: config_set },
-    CommandSpec { name: "config|rewrite",   arity: exactly(2),  flags: ADMIN.loading().stale(), keys: Keys::None, acl: NONE, handler: config_rewrite },
+    CommandSpec { name: "config|rewrite",   arity: exactly(2),  flags: ADMIN.loading().stale().no_multi(), keys: Keys::None, acl: NONE, handler: config_rewrite },
     CommandSpec { name: "config|resetstat", arity: exactly(2),  flags: ADMIN.loading().stale(), keys: Keys::None, acl: NONE, handler: config_resetstat },
     help::row("config|help", NONE),
     CommandSpec { name: "time",         arity: exactly(1),  flags: Flags::NONE.loading().stale().fast(), keys: Keys::None,  acl: NONE, handler: time },
