@@ -1,11 +1,13 @@
 //! Users and what they may do, beside redis-server: the same requests in the same order, and the same replies.
 
+use cairn_tests::process::await_some;
 use cairn_tests::resp::{Client, Value};
 use cairn_tests::server::{Server, Setup};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Both servers, and connections to them by name.
 struct Both {
@@ -319,6 +321,38 @@ fn transactions_are_checked_when_queued_and_when_run() {
         a: ACL SETUSER u +exec
         u: EXEC",
     );
+}
+
+/// Redis 7.0 serves whoever waits as it might when it came; since 7.2 it is asked again.
+#[test]
+fn who_waits_is_served_only_what_it_still_may_have() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let server = Setup::cairn(&home.path().join("data")).with("appendonly", "no").start();
+    let (mut admin, mut refused, mut served) = (server.connect(), server.connect(), server.connect());
+    assert_eq!(admin.ask("ACL SETUSER u on nopass ~* +blpop +client"), Value::ok());
+    assert_eq!(refused.ask("AUTH u x"), Value::ok());
+    let id = refused.ask("CLIENT ID").integer();
+    refused.send(b"BLPOP list 0\r\n").expect("it can be sent");
+    await_blocked(&mut admin, 1);
+    served.send(b"BLPOP list 0\r\n").expect("it can be sent");
+    await_blocked(&mut admin, 2);
+    assert_eq!(admin.ask("ACL SETUSER u resetkeys ~other"), Value::ok());
+    assert_eq!(admin.ask("RPUSH list element").integer(), 1);
+    let text = "NOPERM this user has no permissions to access one of the keys used as arguments";
+    assert_eq!(refused.reply().expect("an answer"), Value::Error(text.into()));
+    assert_eq!(served.reply().expect("an answer").items(), ["list", "element"].map(Value::bulk));
+    assert_eq!(refused.ask("CLIENT ID").integer(), id, "it stays connected");
+    assert_eq!(entries(admin.ask("ACL LOG")).len(), 1);
+    server.stop();
+}
+
+#[track_caller]
+fn await_blocked(client: &mut Client, count: usize) {
+    let waits = || {
+        let info = client.ask("INFO clients").text();
+        info.contains(&format!("blocked_clients:{count}\r\n")).then_some(())
+    };
+    assert!(await_some(Duration::from_secs(60), waits).is_some(), "{count} clients wait");
 }
 
 /// The entries of ACL LOG without what differs from run to run.

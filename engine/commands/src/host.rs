@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use cairn_keyspace::Locked;
 
-use crate::acl::Acl;
+use crate::acl::{Acl, User};
 use crate::hub::{Hub, Inbox};
 use crate::memory::Memory;
 use crate::migration::{Delivery, DeliveryFailure, Destination, Parcel};
@@ -125,6 +125,10 @@ pub trait Host {
     /// Whether it waited.
     fn unblock_client(&self, _id: u64, _with_error: bool) -> bool {
         false
+    }
+    /// The user of a client that waits.
+    fn waiting_user(&self, _id: u64) -> Option<Arc<User>> {
+        None
     }
     /// Whether all that has been written to the journal is durable; `None` without a journal.
     fn is_durable(&self) -> Option<bool> {

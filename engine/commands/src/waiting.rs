@@ -12,6 +12,7 @@ use cairn_keyspace::waiting::{Ready, Ticket, Waiter};
 use cairn_keyspace::{Entry, KeyHash, Keyspace, Locked, Object, Value};
 use cairn_resp::{Protocol, Reply};
 
+use crate::acl::{self, Place};
 use crate::args::{integer, parse_float};
 use crate::context::{Context, Data, Lookups};
 use crate::dispatch::{LockPlan, Strayed, Tools};
@@ -268,7 +269,7 @@ impl<'k> Serving<'_, 'k> {
         true
     }
 
-    /// Runs a waiter's request as if it had sent it now; false when it finds nothing still.
+    /// Runs a waiter's request as if it had sent it now, if it still may; false when it finds nothing still.
     fn run(&mut self, ticket: &Ticket, out: &mut Vec<u8>) -> bool {
         let waiter = &ticket.waiter;
         let protocol = if waiter.speaks_resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
@@ -277,6 +278,16 @@ impl<'k> Serving<'_, 'k> {
         let args: Vec<&[u8]> = ticket.request.iter().map(Vec::as_slice).collect();
         let Some(spec) = resolve(&args) else { return false };
         let host = self.host;
+        // What a user may do can have changed since the request came.
+        session.user = host.waiting_user(waiter.session);
+        if let Err(refusal) = acl::permit(&mut session, host, spec, &args, Place::Top) {
+            let refusal = refusal.to_string();
+            if let Some(observed) = host.observed() {
+                observed.errors.note(&refusal);
+            }
+            Reply::new(out, protocol).error(&refusal);
+            return true;
+        }
         let data = self.data(waiter.db);
         let reply = Reply::new(out, protocol);
         let mut context = Context {

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cairn_commands::acl::User;
 use cairn_commands::waiting::{self, Awaited, Until, Wait};
 use cairn_commands::{Effects, LockPlan, Protocol, Reply, Session, Tools};
 use cairn_format::Lsn;
@@ -21,6 +22,7 @@ pub(crate) struct Waiters(Mutex<HashMap<u64, Waiting>>);
 
 struct Waiting {
     waiter: Arc<Waiter>,
+    user: Option<Arc<User>>,
     /// Not for ever.
     is_timed: bool,
 }
@@ -33,6 +35,11 @@ impl Waiters {
     /// How many do not wait for ever.
     pub(crate) fn timed(&self) -> usize {
         self.0.lock().values().filter(|waiting| waiting.is_timed).count()
+    }
+
+    /// Who waits as this client.
+    pub(crate) fn user(&self, session: u64) -> Option<Arc<User>> {
+        self.0.lock().get(&session).and_then(|waiting| waiting.user.clone())
     }
 
     /// Wakes a client; whether it waited.
@@ -167,7 +174,8 @@ pub(crate) fn block(
     otherwise: Vec<u8>,
 ) -> Box<Blocked> {
     let waiter = Waiter::new(session.id, session.db, session.protocol == Protocol::Resp3);
-    let waiting = Waiting { waiter: Arc::clone(&waiter), is_timed: wait.timeout_ms.is_some() };
+    let (user, is_timed) = (session.user.clone(), wait.timeout_ms.is_some());
+    let waiting = Waiting { waiter: Arc::clone(&waiter), user, is_timed };
     engine.waiters.0.lock().insert(session.id, waiting);
     let (keys, journal) = match wait.until {
         Until::Keys(keys) => (waiting::queue(locked, &waiter, keys), None),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cairn_commands::acl::Acl;
+use cairn_commands::acl::{Acl, User};
 use cairn_commands::hub::Inbox;
 use cairn_commands::memory::Memory;
 use cairn_commands::observed::Observed;
@@ -27,6 +27,12 @@ pub(crate) struct EngineHost<'a> {
 pub(crate) struct EngineAlone<'a>(pub(crate) &'a Inner);
 
 impl Host for EngineAlone<'_> {
+    fn acl(&self) -> &Acl {
+        &self.0.acl
+    }
+    fn waiting_user(&self, id: u64) -> Option<Arc<User>> {
+        self.0.waiters.user(id)
+    }
     fn observed(&self) -> Option<&Observed> {
         Some(&self.0.observed)
     }
