@@ -206,6 +206,48 @@ fn a_disk_that_hangs_is_told_of() {
     server.stop();
 }
 
+/// Waiting for the disk is not refusing to read: RESET makes a client that has authenticated a stranger, whose replies still
+/// tell of a write.
+#[test]
+fn who_becomes_a_stranger_hears_of_its_writes_first() {
+    let trial = Trial::new();
+    let server = trial.setup.clone().with("requirepass", "secret").start();
+    let mut client = server.connect();
+    assert_eq!(client.ask("AUTH secret"), Value::ok());
+    client.send(b"SET k v\r\nRESET\r\n").expect("it can be sent");
+    assert_eq!(client.reply().expect("the write's reply"), Value::ok());
+    assert_eq!(client.reply().expect("RESET's reply").text(), "RESET");
+    assert_eq!(error(&client.ask("GET k")), "NOAUTH Authentication required.");
+    server.stop();
+}
+
+/// Clients that time out on a disk that hangs, and come again, must not use up the connections of those who read.
+#[test]
+fn who_waits_for_a_disk_that_hangs_can_be_ended_and_is_when_it_has_gone() {
+    let trial = Trial::new();
+    let server = trial.start();
+    let (mut reader, mut first) = (server.connect(), server.connect());
+    let (mut killed, mut gone) = (server.connect(), server.connect());
+    let id = killed.ask("CLIENT ID").integer();
+    assert_eq!(gone.ask("CLIENT SETNAME gone"), Value::ok());
+    trial.shim.mark("hang-sync");
+    first.send(b"SET first 1\r\n").expect("it can be sent");
+    let hangs = || (server.info("cairn_journal_oldest_unsynced_ms").as_deref() != Some("0")).then_some(());
+    assert!(await_some(LIMIT, hangs).is_some());
+    killed.send(b"SET second 1\r\n").expect("it can be sent");
+    gone.send(b"SET third 1\r\n").expect("it can be sent");
+    let wait = || reader.ask("INFO keyspace").text().contains("db0:keys=3,").then_some(());
+    assert!(await_some(LIMIT, wait).is_some(), "their writes are there, and not durable");
+    assert_eq!(reader.ask(&format!("CLIENT KILL ID {id}")).integer(), 1);
+    assert_eq!(killed.until_closed().expect("it is ended"), b"");
+    drop(gone);
+    let forgotten = || (!reader.ask("CLIENT LIST").text().contains("name=gone")).then_some(());
+    assert!(await_some(LIMIT, forgotten).is_some(), "a client that has gone is kept while the disk hangs");
+    trial.shim.unmark("hang-sync");
+    assert_eq!(first.reply().expect("an answer"), Value::ok());
+    server.stop();
+}
+
 /// Whoever saves the users, or the configuration, waits for the disk alone.
 #[test]
 fn a_file_that_cannot_be_written_silences_nobody_else() {

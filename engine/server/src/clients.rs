@@ -46,6 +46,8 @@ pub(crate) struct Client {
     pub(crate) is_doomed: AtomicBool,
     /// Is running commands or waiting to reply to them.
     pub(crate) is_busy: AtomicBool,
+    /// Busy, but only waiting for the disk or for a script: nothing that ends it now is lost by that.
+    pub(crate) is_held_up: AtomicBool,
     /// Waits for a key, for replicas or for the journal.
     pub(crate) is_blocked: AtomicBool,
     task: OnceLock<AbortHandle>,
@@ -136,6 +138,7 @@ impl Client {
             library: Mutex::default(),
             is_doomed: AtomicBool::new(false),
             is_busy: AtomicBool::new(false),
+            is_held_up: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
             task: OnceLock::new(),
         }
@@ -149,10 +152,10 @@ impl Client {
         let _ = self.task.set(task);
     }
 
-    /// Ends it: at once where it is idle, else behind what it is doing.
+    /// Ends it: at once where it is idle or held up, else behind what it is doing.
     fn disconnect(&self) {
         self.is_doomed.store(true, SeqCst);
-        if !self.is_busy.load(SeqCst)
+        if (!self.is_busy.load(SeqCst) || self.is_held_up.load(SeqCst))
             && let Some(task) = self.task.get()
         {
             task.abort();

@@ -16,7 +16,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -30,6 +30,8 @@ const REPLIES_HELD: usize = 1 << 20;
 /// How long a request waits at first, and at most, before it asks again for a key that a script holds.
 const CONTENDED_PAUSE: Duration = Duration::from_millis(1);
 const CONTENDED_PAUSE_MAX: Duration = Duration::from_millis(32);
+/// How long the disk is waited for on behalf of a client that sends no more: it may still read the replies.
+const GONE_KEPT: Duration = Duration::from_secs(5);
 /// How long the other end gets to read the last reply before the connection is gone.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -118,6 +120,8 @@ pub(crate) struct Outbox<'s, S> {
     pub(crate) hold: Lsn,
     /// What was read while a request waited.
     pub(crate) early: Vec<u8>,
+    /// Since when it is known, while nothing moves, that the client has gone or is to go.
+    gone_at: Option<Instant>,
     /// Where messages of others come from.
     pub(crate) inbox: Arc<Inbox>,
 }
@@ -141,6 +145,7 @@ impl<'s, S: Stream> Connection<'s, S> {
                 bytes: Vec::new(),
                 hold: Lsn::ZERO,
                 early: Vec::new(),
+                gone_at: None,
                 inbox: Arc::clone(&client.inbox),
             },
         }
@@ -373,7 +378,7 @@ async fn execute<S: Stream>(
             Outcome::Wait(admission) => {
                 meter.stop();
                 outbox.flush().await?;
-                admission.await;
+                outbox.held_up(admission).await?;
             }
             Outcome::Blocked(blocked) => {
                 let so_far = meter.waits();
@@ -387,7 +392,7 @@ async fn execute<S: Stream>(
                 meter.stop();
                 outbox.flush().await?;
                 // Longer each time: many may wait for one script.
-                tokio::time::sleep(pause).await;
+                outbox.held_up(tokio::time::sleep(pause)).await?;
                 pause = (pause * 2).min(CONTENDED_PAUSE_MAX);
             }
             Outcome::Blocking(job) => {
@@ -507,14 +512,17 @@ impl<S: Stream> Outbox<'_, S> {
     /// Writes the replies of somebody who has not authenticated: whoever lets so many lie that the socket takes no more is
     /// not waited for, since connections cost a stranger nothing.
     async fn flush_at_once(&mut self) -> io::Result<()> {
-        let mut flush = pin!(tokio::task::unconstrained(self.flush()));
-        poll_fn(|context| match flush.as_mut().poll(context) {
+        // What they tell of may be the writes of somebody who had authenticated: waiting for these is not its doing.
+        let told = self.await_durable().await?;
+        let mut send = pin!(tokio::task::unconstrained(self.send()));
+        poll_fn(|context| match send.as_mut().poll(context) {
             Poll::Pending => {
                 Poll::Ready(Err(io::Error::other("not authenticated, and its replies are not read")))
             }
-            flushed => flushed,
+            sent => sent,
         })
-        .await
+        .await?;
+        told.end()
     }
 
     /// Writes what there is. Where the client does not read yet, what it sends is kept for later: one that reads only when
@@ -540,6 +548,43 @@ impl<S: Stream> Outbox<'_, S> {
         .await
     }
 
+    /// Waits for the disk, or for a script that holds a key. However long that lasts, whoever ends the client ends it at
+    /// once, and one that has gone is not kept for long: others need its place.
+    async fn held_up<T>(&mut self, event: impl Future<Output = T>) -> io::Result<T> {
+        let client = self.client;
+        // Set before it is looked at whether the client is to end, and the other way round by who ends it: one of both
+        // sees the other. A client that has ended itself still hears of it where the disk is well.
+        client.is_held_up.store(true, SeqCst);
+        if client.is_doomed.load(SeqCst) {
+            self.gone_at.get_or_insert_with(Instant::now);
+        }
+        let mut event = pin!(event);
+        let happened = loop {
+            let given_up_at = self.gone_at.map(|gone_at| gone_at + GONE_KEPT);
+            tokio::select! {
+                biased;
+                happened = &mut event => break Ok(happened),
+                () = reached(given_up_at) => break Err(io::ErrorKind::ConnectionAborted.into()),
+                () = poll_fn(|context| self.poll_gone(context)), if given_up_at.is_none() => {
+                    self.gone_at = Some(Instant::now());
+                }
+            }
+        };
+        client.is_held_up.store(false, SeqCst);
+        happened
+    }
+
+    /// Ready when the client sends no more. Little is read ahead: what holds it up is to hold up what it sends too.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.early.len() < BUFFER {
+            match std::task::ready!(self.read_early(context)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+        Poll::Pending
+    }
+
     /// Reads for later what has arrived; ready when nothing more will. As much is kept as a request may be long.
     #[cold]
     fn keep_what_comes(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -547,32 +592,51 @@ impl<S: Stream> Outbox<'_, S> {
             if self.early.len() > self.server.hot.query_buffer.load(Relaxed) {
                 return Poll::Ready(Err(io::Error::other("it sends without reading, more than may wait")));
             }
-            self.early.reserve(BUFFER);
-            match pin!(self.stream.read_buf(&mut self.early)).poll(context) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(count)) => {
-                    self.server.stats.input_bytes_total.fetch_add(count as u64, Relaxed);
-                    self.client.query_bytes.fetch_add(count, Relaxed);
-                    self.server.clients.note_memory(self.client);
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+            if std::task::ready!(self.read_early(context))? == 0 {
+                return Poll::Ready(Ok(()));
             }
         }
     }
 
+    /// Reads for later some of what has arrived; 0 is the end.
+    fn read_early(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.early.reserve(BUFFER);
+        let count = std::task::ready!(pin!(self.stream.read_buf(&mut self.early)).poll(context))?;
+        self.server.stats.input_bytes_total.fetch_add(count as u64, Relaxed);
+        self.client.query_bytes.fetch_add(count, Relaxed);
+        self.server.clients.note_memory(self.client);
+        Poll::Ready(Ok(count))
+    }
+
     /// Writes the replies once what they tell of is durable.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        let told = self.await_durable().await?;
+        self.send().await?;
+        told.end()
+    }
+
+    /// Waits until what the replies tell of is durable. Where it never will be, they become an error.
+    async fn await_durable(&mut self) -> io::Result<Told> {
+        if self.bytes.is_empty() {
+            return Ok(Told::Durable);
+        }
+        // There is something to tell: it is not stuck.
+        self.gone_at = None;
+        self.hold = self.hold.max(Lsn(self.inbox.taken_after()));
+        let (server, hold) = (self.server, self.hold);
+        if hold <= server.engine.durable() || self.held_up(wait_durable(server, hold)).await?.is_ok() {
+            return Ok(Told::Durable);
+        }
+        // Some of these replies tell of writes that may be lost, and which ones is not known here.
+        self.bytes.clear();
+        self.bytes.extend_from_slice(OUTCOME_UNKNOWN);
+        Ok(Told::Unknown)
+    }
+
+    /// Writes the replies.
+    async fn send(&mut self) -> io::Result<()> {
         if self.bytes.is_empty() {
             return Ok(());
-        }
-        self.hold = self.hold.max(Lsn(self.inbox.taken_after()));
-        if self.hold > self.server.engine.durable() && wait_durable(self.server, self.hold).await.is_err() {
-            // Some of these replies tell of writes that may be lost, and which ones is not known here.
-            self.bytes.clear();
-            self.bytes.extend_from_slice(OUTCOME_UNKNOWN);
-            self.stream.write_all(&self.bytes).await?;
-            return Err(io::Error::other("the journal failed under an unanswered write"));
         }
         self.inbox.set_unwritten(self.bytes.len());
         if self.bytes.len() > BUFFER_KEPT {
@@ -589,6 +653,30 @@ impl<S: Stream> Outbox<'_, S> {
             self.bytes.shrink_to(BUFFER);
         }
         Ok(())
+    }
+}
+
+/// What replies tell of: it is durable, or may be lost.
+enum Told {
+    Durable,
+    Unknown,
+}
+
+impl Told {
+    /// The connection ends behind replies that may tell of what is lost.
+    fn end(self) -> io::Result<()> {
+        match self {
+            Told::Durable => Ok(()),
+            Told::Unknown => Err(io::Error::other("the journal failed under an unanswered write")),
+        }
+    }
+}
+
+/// Resolves at this moment; never without one.
+pub(crate) async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
     }
 }
 
