@@ -195,6 +195,46 @@ fn who_goes_takes_nothing_along() {
     assert_eq!(half_gone.until_closed().expect("the end"), b"");
 }
 
+/// A pause must not keep the places of those who have gone.
+#[test]
+fn who_goes_during_a_pause_is_not_kept() {
+    let home = start("everysec");
+    let mut other = home.server.connect();
+    assert_eq!(other.ask("CLIENT PAUSE 3600000 WRITE"), Value::ok());
+    let mut gone = home.server.connect();
+    let id = gone.ask("CLIENT ID").integer();
+    send(&mut gone, "SET k v");
+    let mut listed = || other.ask(&format!("CLIENT LIST ID {id}")).text();
+    assert!(await_some(LIMIT, || listed().contains(" flags=b ").then_some(())).is_some(), "it waits");
+    drop(gone);
+    assert!(await_some(LIMIT, || listed().is_empty().then_some(())).is_some(), "it is listed still");
+    assert_eq!(other.ask("CLIENT UNPAUSE"), Value::ok());
+    assert_eq!(other.ask("EXISTS k"), Value::Integer(0));
+}
+
+/// What comes while a client waits is what it takes, for maxmemory-clients too.
+#[test]
+fn what_a_waiting_client_sends_is_counted() {
+    const BYTES: usize = 8 << 20;
+    let home = start("everysec");
+    let mut other = home.server.connect();
+    let mut client = home.server.connect();
+    let id = client.ask("CLIENT ID").integer();
+    send(&mut client, "BLPOP k 0");
+    home.await_blocked(1);
+    client.send(format!("*2\r\n$4\r\nECHO\r\n${BYTES}\r\n").as_bytes()).expect("it is taken");
+    client.send(&vec![b'x'; BYTES]).expect("it is taken");
+    let listed = |other: &mut Client| other.ask(&format!("CLIENT LIST ID {id}")).text();
+    let counted = || {
+        let list = listed(&mut other);
+        let bytes = list.split(' ').find_map(|word| word.strip_prefix("qbuf=")?.parse::<usize>().ok());
+        (bytes? >= BYTES).then_some(())
+    };
+    assert!(await_some(LIMIT, counted).is_some(), "{}", listed(&mut other));
+    assert_eq!(other.ask("CONFIG SET maxmemory-clients 4mb"), Value::ok());
+    assert_eq!(client.until_closed().expect("the end"), b"");
+}
+
 #[test]
 fn requests_behind_one_that_waits_wait_with_it() {
     let home = start("everysec");

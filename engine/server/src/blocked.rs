@@ -1,15 +1,12 @@
 //! A client whose request waits: until it is served, its time is over, somebody wakes it, or it goes.
 
 use crate::clients::Client;
-use crate::connection::{Outbox, Stream, wait_durable};
+use crate::connection::{Outbox, Stream, reached, wait_durable};
 use crate::server::Server;
-use cairn_engine::{Blocked, Inbox, Lsn};
-use std::future::{pending, poll_fn};
+use cairn_engine::{Blocked, Lsn};
+use std::future::pending;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
-use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Waits, then writes the reply. What the client sends meanwhile is kept for later: requests behind one that waits wait
 /// with it. Returns whether the reply is an error.
@@ -29,21 +26,17 @@ pub(crate) async fn wait<S: Stream>(
     if client.is_doomed.load(Relaxed) {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
-    let most = server.hot.query_buffer.load(Relaxed);
-    let over = loop {
+    let over = async {
         tokio::select! {
             // One that is served is told so, whatever else has happened.
             biased;
-            unblocked = blocked.unblocked() => break Some(unblocked),
-            () = reached(blocked.deadline()) => break None,
-            () = durable(server, blocked.until_durable()) => break None,
-            () = has_messages(&outbox.inbox) => {}
-            ended = keep_what_comes(&mut outbox.stream, &mut outbox.early, most) => return Err(ended),
+            unblocked = blocked.unblocked() => Some(unblocked),
+            () = reached(blocked.deadline()) => None,
+            () = durable(server, blocked.until_durable()) => None,
         }
-        // Who waits for a key still hears of others.
-        outbox.deliver().await?;
     };
-    let unblocked = match over {
+    // Who waits for a key still hears of others.
+    let unblocked = match outbox.deliver_until(over).await? {
         Some(unblocked) => unblocked,
         None => {
             blocked.time_out();
@@ -62,38 +55,10 @@ pub(crate) async fn wait<S: Stream>(
     Ok(unblocked.reply.first() == Some(&b'-'))
 }
 
-/// Resolves when others have messages for the client; they wake its task.
-async fn has_messages(inbox: &Inbox) {
-    poll_fn(|_| if inbox.is_filled() { Poll::Ready(()) } else { Poll::Pending }).await;
-}
-
-async fn reached(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => pending().await,
-    }
-}
-
 /// Resolves when the journal is durable up to `position`, or will never be: the reply says which.
 async fn durable(server: &Server, position: Option<Lsn>) {
     match position {
         Some(position) => drop(wait_durable(server, position).await),
         None => pending().await,
-    }
-}
-
-/// Reads until the connection ends, or more comes than a client may have waiting.
-async fn keep_what_comes<R: AsyncRead + Unpin>(
-    stream: &mut R,
-    early: &mut Vec<u8>,
-    most: usize,
-) -> io::Error {
-    loop {
-        match stream.read_buf(early).await {
-            Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
-            Ok(_) if early.len() > most => return io::Error::other("client-query-buffer-limit exceeded"),
-            Ok(_) => {}
-            Err(error) => return error,
-        }
     }
 }

@@ -14,12 +14,13 @@ use cairn_resp::{Limits, Parser, Reply};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// What a read asks for at the least, and what an idle connection's buffers keep.
 const BUFFER: usize = 16 << 10;
@@ -474,16 +475,22 @@ impl<S: Stream> Outbox<'_, S> {
         Ok(())
     }
 
-    /// Waits for something other than requests; meanwhile messages go out.
-    async fn deliver_until<T>(&mut self, event: impl Future<Output = T>) -> io::Result<T> {
+    /// Waits for something other than requests; meanwhile messages go out, and what comes is kept for later.
+    ///
+    /// # Errors
+    /// When the connection has ended, or has to.
+    pub(crate) async fn deliver_until<T>(&mut self, event: impl Future<Output = T>) -> io::Result<T> {
         let mut event = pin!(event);
         loop {
-            let inbox = &self.inbox;
             let happened = poll_fn(|context| match event.as_mut().poll(context) {
-                Poll::Pending if inbox.is_filled() => Poll::Ready(None),
-                happened => happened.map(Some),
+                Poll::Pending if self.inbox.is_filled() => Poll::Ready(Ok(None)),
+                Poll::Pending => match std::task::ready!(self.keep_what_comes(context)) {
+                    Ok(()) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                    Err(error) => Poll::Ready(Err(error)),
+                },
+                Poll::Ready(happened) => Poll::Ready(Ok(Some(happened))),
             });
-            match happened.await {
+            match happened.await? {
                 Some(happened) => return Ok(happened),
                 None => self.deliver().await?,
             }
@@ -600,8 +607,12 @@ impl<S: Stream> Outbox<'_, S> {
 
     /// Reads for later some of what has arrived; 0 is the end.
     fn read_early(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.early.reserve(BUFFER);
-        let count = std::task::ready!(pin!(self.stream.read_buf(&mut self.early)).poll(context))?;
+        // On the stack first: most connections wait now and then, and few of them send anything meanwhile.
+        let mut space = [const { MaybeUninit::uninit() }; BUFFER];
+        let mut arrived = ReadBuf::uninit(&mut space);
+        std::task::ready!(Pin::new(&mut self.stream).poll_read(context, &mut arrived))?;
+        let count = arrived.filled().len();
+        self.early.extend_from_slice(arrived.filled());
         self.server.stats.input_bytes_total.fetch_add(count as u64, Relaxed);
         self.client.query_bytes.fetch_add(count, Relaxed);
         self.server.clients.note_memory(self.client);
