@@ -97,6 +97,9 @@ pub struct Data<'a, 'k> {
     pub lookups: Lookups,
     /// Replaying the journal: nothing expires, since what did is in the journal.
     replaying: bool,
+    /// The command that runs only reads, so that what it finds expired may stay while clients that write are paused. One
+    /// that writes removes it: its effect may name the key, which in a replay nobody finds expired.
+    keeps_expired: bool,
     /// A key whose hash is known: an argument of the command that runs.
     known_key: Option<(&'a [u8], KeyHash)>,
     random: &'a mut u64,
@@ -113,7 +116,27 @@ impl<'a, 'k> Data<'a, 'k> {
         let Tools { now_ms, limits, random, replaying, known_key } = tools;
         let lookups = Lookups::default();
         let clock = if replaying { Clock::OFF } else { locked.keyspace().access().clock(now_ms) };
-        Self { locked, effects, db, now_ms, limits, clock, lookups, replaying, known_key, random }
+        let keeps_expired = false;
+        Self {
+            locked,
+            effects,
+            db,
+            now_ms,
+            limits,
+            clock,
+            lookups,
+            replaying,
+            keeps_expired,
+            known_key,
+            random,
+        }
+    }
+
+    /// Begins a command; `only_reads`: it changes nothing.
+    #[inline]
+    pub(crate) fn begin_command(&mut self, only_reads: bool) {
+        self.keeps_expired = only_reads;
+        self.effects.begin_command();
     }
 
     /// The keyspace the keys belong to.
@@ -266,7 +289,7 @@ impl<'a, 'k> Data<'a, 'k> {
         let entry = database.entry(spot)?;
         if self.is_expired(entry) {
             self.lookups.misses += 1;
-            if !self.locked.keyspace().holds_expiry(self.now_ms) {
+            if !(self.keeps_expired && self.locked.keyspace().holds_expiry(self.now_ms)) {
                 self.remove_expired(self.db, hash, key);
             }
             self.notify(Interest::KEY_MISS, "keymiss", key);

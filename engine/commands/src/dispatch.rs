@@ -488,7 +488,7 @@ impl Context<'_, '_> {
     #[inline]
     pub(crate) fn run(&mut self, spec: &CommandSpec, args: &[&[u8]]) {
         let start = self.reply.len();
-        self.data.effects().begin_command();
+        self.data.begin_command(spec.flags.has(Flags::READ));
         let db = self.data.db;
         match (spec.handler)(self, args) {
             Ok(()) => self.data.effects().end_command(db, args),

@@ -308,6 +308,41 @@ mod tests {
     }
 
     #[test]
+    fn what_has_expired_while_writers_are_paused_is_there_for_nobody() {
+        let mut engine = Engine::new();
+        engine.check(
+            "SADD s a -> :1\nZADD z 1 a -> :1\nSET t ab -> +OK\nXADD r 1-1 f v -> $3 1-1
+             PEXPIRE s 5 -> :1\nPEXPIRE z 5 -> :1\nPEXPIRE t 5 -> :1\nPEXPIRE r 5 -> :1
+             SET u ab -> +OK\nSADD other b -> :1\nZADD d 1 x -> :1",
+        );
+        engine.now_ms += 10;
+        engine.effects();
+        engine.keyspace.hold_expiry_until(i64::MAX);
+        engine.check(
+            "GET t -> $-1\nSUNION s other -> *1 $1 b\nSINTER s s -> *0\nSDIFF s -> *0
+             ZUNION 1 z -> *0\nZINTERCARD 1 z -> :0\nLCS t u LEN -> :0\nXREAD STREAMS r 0 -> *-1",
+        );
+        assert_eq!(engine.effects(), "", "reads leave it in place");
+    }
+
+    #[test]
+    fn writers_remove_what_has_expired_although_they_are_paused() {
+        let mut engine = Engine::new();
+        engine.check(
+            "ZADD z 1 a -> :1\nSET t ab -> +OK\nSADD s a -> :1\nPFADD h a -> :1
+             PEXPIRE z 5 -> :1\nPEXPIRE t 5 -> :1\nPEXPIRE s 5 -> :1\nPEXPIRE h 5 -> :1
+             ZADD d 1 x -> :1\nSET e x -> +OK\nSADD f x -> :1\nPFADD i x -> :1",
+        );
+        engine.now_ms += 10;
+        engine.keyspace.hold_expiry_until(i64::MAX);
+        engine.check(
+            "ZRANGESTORE d z 0 -1 -> :0\nBITOP OR e t t -> :0\nSUNIONSTORE f s s -> :0\nPFMERGE i h -> +OK
+             EXISTS d e f -> :0\nPFCOUNT i -> :1",
+        );
+        assert_eq!(engine.replayed().digest(), engine.digest());
+    }
+
+    #[test]
     fn a_transaction_replays_as_one_with_what_chance_and_clock_decided() {
         let mut engine = Engine::new();
         engine.check("SADD s a b c -> :3\nSET old x PX 5 -> +OK");

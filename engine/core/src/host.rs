@@ -144,7 +144,7 @@ impl Host for EngineHost<'_> {
         self.process.pause_clients(milliseconds, what);
     }
     fn unpause_clients(&self) {
-        self.engine.keyspace.hold_expiry_until(0);
+        self.engine.keyspace.end_expiry_hold();
         self.process.unpause_clients();
     }
     fn scripts(&self) -> &Scripts {

@@ -112,9 +112,15 @@ impl Keyspace {
         &self.access
     }
 
-    /// Lets reads leave keys in place that have expired, for as long as clients that write are paused.
+    /// Lets reads leave keys in place that have expired, for as long as clients that write are paused: as long as the
+    /// longest of the pauses lasts.
     pub fn hold_expiry_until(&self, unix_ms: i64) {
-        self.expiry_held_until_ms.store(unix_ms, Relaxed);
+        self.expiry_held_until_ms.fetch_max(unix_ms, Relaxed);
+    }
+
+    /// Ends that, whatever was asked for.
+    pub fn end_expiry_hold(&self) {
+        self.expiry_held_until_ms.store(0, Relaxed);
     }
 
     /// Whether reads leave keys in place that have expired.
@@ -219,5 +225,20 @@ fn patiently<'k>(mut attempt: impl FnMut() -> Option<Locked<'k>>) -> Locked<'k> 
             return locked;
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_holds_the_longest_counts_until_all_end() {
+        let keyspace = Keyspace::new(1);
+        keyspace.hold_expiry_until(100);
+        keyspace.hold_expiry_until(50);
+        assert!(keyspace.holds_expiry(99) && !keyspace.holds_expiry(100));
+        keyspace.end_expiry_hold();
+        assert!(!keyspace.holds_expiry(0));
     }
 }

@@ -89,12 +89,14 @@ impl Data<'_, '_> {
         self.peek(key).map(typed).transpose()
     }
 
-    /// The entry of a key that this command has read or peeked at, and has thereby removed if it had expired. Several
+    /// The entry of a key that this command has read or peeked at, so that fields of it that had expired are gone. Several
     /// may be held at once.
     #[must_use]
     pub fn settled(&self, key: &[u8]) -> Option<&Entry> {
         let hash = self.hash(key);
-        self.locked.shard(hash).database(self.db).get(hash.0, key)
+        let entry = self.locked.shard(hash).database(self.db).get(hash.0, key);
+        // While clients that write are paused, one that has expired lies there still.
+        entry.filter(|entry| !self.is_expired(entry))
     }
 
     /// As [`Data::settled`], when it is a collection of this type.
