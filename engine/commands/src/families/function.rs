@@ -161,7 +161,7 @@ fn restore(ctx: &mut Context<'_, '_>, payload: &[u8], policy: Option<&&[u8]>) ->
     let sources = cairn_keyspace::read_libraries(payload).map_err(|why| refused(why.to_owned()))?;
     let mut restored = LibraryMap::new();
     for source in &sources {
-        let library = script::extract(source, false).map_err(refused)?;
+        let library = script::extract(source, !ctx.data.is_replaying()).map_err(refused)?;
         if restored.contains_key(&library.name) {
             return Err(refused(format!("Library '{}' already exists", library.name)));
         }
@@ -272,6 +272,7 @@ fn stats(ctx: &mut Context<'_, '_>) -> CommandResult {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::testing::Engine;
 
     fn load(engine: &mut Engine, code: &str) -> String {
@@ -328,6 +329,25 @@ mod tests {
         }
         engine.check("FUNCTION LIST -> *0");
         assert_eq!(engine.effects(), "");
+    }
+
+    #[test]
+    fn a_library_that_never_ends_is_refused_however_it_comes() {
+        let mut engine = Engine::new();
+        let code = b"#!lua name=endless\nwhile true do end".to_vec();
+        let library = Library { name: "endless".to_owned(), code: code.clone(), functions: Vec::new() };
+        engine.keyspace.libraries.set([(library.name.clone(), Arc::new(library))].into());
+        let payload = engine.keyspace.libraries.dump();
+        engine.keyspace.libraries.set(LibraryMap::new());
+        for words in [[&b"FUNCTION"[..], b"LOAD", &code], [b"FUNCTION", b"RESTORE", &payload]] {
+            let reply = engine.run(&words);
+            assert!(reply.starts_with(b"-ERR ") && contains(&reply, b"timeout"), "{}", reply.escape_ascii());
+        }
+        engine.check("FUNCTION LIST -> *0");
+    }
+
+    fn contains(text: &[u8], part: &[u8]) -> bool {
+        text.windows(part.len()).any(|window| window == part)
     }
 
     #[test]
