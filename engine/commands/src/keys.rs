@@ -430,8 +430,16 @@ impl Keys {
     /// arguments do not fit. `otherwise` is what is done where the row does not say it.
     #[must_use]
     pub fn find(self, args: &[&[u8]], otherwise: Access) -> Option<Vec<(usize, Access)>> {
+        let (found, fits) = self.find_fitting(args, otherwise);
+        fits.then_some(found)
+    }
+
+    /// As [`Keys::find`], but where the arguments do not fit one specification, the keys of the others all the same, for
+    /// the command may do with those; and whether all fit.
+    #[must_use]
+    pub fn find_fitting(self, args: &[&[u8]], otherwise: Access) -> (Vec<(usize, Access)>, bool) {
         if let Keys::Specs { finder: Some(finder), .. } = self {
-            return Some(finder(args));
+            return (finder(args), true);
         }
         let (mut found, mut fits) = (Vec::new(), true);
         self.each_spec(|spec| match spec.places(args) {
@@ -443,7 +451,7 @@ impl Keys {
             Places::Absent => {}
             Places::Beyond { .. } | Places::Unknown => fits = false,
         });
-        fits.then_some(found)
+        (found, fits)
     }
 
     /// Whether some argument is a key, and not merely routed like one.

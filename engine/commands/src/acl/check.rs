@@ -216,8 +216,7 @@ fn denial_by(
         return Some(Denial::Command);
     }
     if !selector.needs_no_key_check() {
-        // Arguments that do not fit have no keys: the command refuses them itself.
-        let find = || command.keys.find(args, command.key_access()).unwrap_or_default();
+        let find = || command.keys.find_fitting(args, command.key_access()).0;
         let keys = keys.get_or_insert_with(find);
         if let Some((at, _)) = keys.iter().find(|(at, access)| !selector.allows_key(args[*at], *access)) {
             return Some(Denial::Key { at: *at });
@@ -237,5 +236,23 @@ fn channels_of(command: &Command, count: usize) -> (std::ops::Range<usize>, bool
         "subscribe" | "ssubscribe" => (1..count, false),
         "psubscribe" => (1..count, true),
         _ => (0..0, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acl::Acl;
+
+    #[test]
+    fn keys_are_checked_although_others_are_missing() {
+        let (_, user) = Acl::default().set_user(b"me", &[b"+@all", b"~mine:*"]).expect("rules");
+        let denied = |request: &str| {
+            let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+            denial_of(&user, crate::resolve(&args).expect("a command"), &args)
+        };
+        assert_eq!(denied("pfmerge mine:a"), None);
+        assert_eq!(denied("pfmerge other"), Some(Denial::Key { at: 1 }));
+        assert_eq!(denied("pfmerge mine:a other"), Some(Denial::Key { at: 2 }));
     }
 }
