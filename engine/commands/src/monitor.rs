@@ -1,19 +1,20 @@
 //! The lines of MONITOR: <https://redis.io/docs/latest/commands/monitor/>
 
 use std::io::Write;
+use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::args::is;
+use crate::families;
 use crate::spec::CommandSpec;
 
 /// What stands in the place of a password.
-const REDACTED: &[u8] = b"(redacted)";
+pub(crate) const REDACTED: &[u8] = b"(redacted)";
 
 /// The line that shows a command: when, in which database, from where, and its arguments in quotes.
 pub(crate) fn line(db: u16, source: &str, spec: &CommandSpec, args: &[&[u8]]) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut out = format!("+{}.{:06} [{db} {source}]", now.as_secs(), now.subsec_micros()).into_bytes();
-    let secrets = secrets(spec, args);
+    let secrets = credentials(spec.name, args);
     for (at, arg) in args.iter().enumerate() {
         out.push(b' ');
         push_quoted(&mut out, if secrets.contains(&at) { REDACTED } else { arg });
@@ -22,15 +23,12 @@ pub(crate) fn line(db: u16, source: &str, spec: &CommandSpec, args: &[&[u8]]) ->
     out
 }
 
-/// Which arguments are names and passwords of users.
-fn secrets(spec: &CommandSpec, args: &[&[u8]]) -> std::ops::Range<usize> {
-    match spec.name {
+/// Which arguments are names and passwords with which a client says who it is, to this server or another.
+pub(crate) fn credentials(command: &str, args: &[&[u8]]) -> Range<usize> {
+    match command {
         "auth" => 1..args.len(),
-        "hello" => match args.iter().position(|arg| is(arg, "auth")) {
-            Some(at) => at + 1..at + 3,
-            None => 0..0,
-        },
-        "migrate" => crate::families::migrate::secrets(args),
+        "hello" => families::connection::hello_credentials(args),
+        "migrate" => families::migrate::secrets(args),
         _ => 0..0,
     }
 }
@@ -78,6 +76,10 @@ mod tests {
         assert_eq!(
             shown(&[b"hello", b"3", b"AUTH", b"me", b"secret", b"setname", b"x"]),
             "[3 127.0.0.1:5] \"hello\" \"3\" \"AUTH\" \"(redacted)\" \"(redacted)\" \"setname\" \"x\"\r\n"
+        );
+        assert_eq!(
+            shown(&[b"hello", b"3", b"SETNAME", b"auth", b"AUTH", b"me", b"secret"]),
+            "[3 127.0.0.1:5] \"hello\" \"3\" \"SETNAME\" \"auth\" \"AUTH\" \"(redacted)\" \"(redacted)\"\r\n"
         );
         assert_eq!(
             shown(&[

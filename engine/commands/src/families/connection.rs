@@ -1,5 +1,7 @@
 //! The connection: <https://redis.io/docs/latest/commands/?group=connection>
 
+use std::ops::Range;
+
 use cairn_resp::Protocol;
 
 use super::acl::{authenticate, become_default};
@@ -135,6 +137,21 @@ fn hello(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
     reply.bulk(b"modules");
     reply.array(0);
     Ok(())
+}
+
+/// Where HELLO has the name and the password, from the first to the last.
+pub(crate) fn hello_credentials(args: &[&[u8]]) -> Range<usize> {
+    let mut found = 0..0;
+    let mut at = 2;
+    while let Some(option) = args.get(at) {
+        let count = if is(option, "auth") { 2 } else { usize::from(is(option, "setname")) };
+        if count == 2 {
+            let start = if found.is_empty() { at + 1 } else { found.start };
+            found = start..(at + 1 + count).min(args.len());
+        }
+        at += 1 + count;
+    }
+    found
 }
 
 /// The version of Redis whose commands and replies this server follows; clients choose their dialect by it.

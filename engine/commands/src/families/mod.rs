@@ -7,7 +7,7 @@ mod client;
 mod cluster;
 mod command;
 mod compare;
-mod connection;
+pub(crate) mod connection;
 mod debug;
 pub(crate) mod docs;
 mod dump;

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use crate::monitor::{REDACTED, credentials};
+
 /// Arguments kept of a request; the last of them tells how many more there were.
 const ARGUMENTS_KEPT: usize = 32;
 /// Bytes kept of an argument; behind them stands how many more there were.
@@ -99,7 +101,6 @@ impl SlowLog {
     }
 }
 
-const REDACTED: &[u8] = b"(redacted)";
 /// Directives whose values are secrets.
 const SECRET_DIRECTIVES: &[&str] = &["requirepass", "masterauth", "masteruser", "tls-key-file-pass"];
 
@@ -107,16 +108,7 @@ const SECRET_DIRECTIVES: &[&str] = &["requirepass", "masterauth", "masteruser", 
 pub fn redacted<'a>(command: &str, args: &[&'a [u8]]) -> Vec<&'a [u8]> {
     let mut args = args.to_vec();
     match command {
-        "auth" => args.iter_mut().skip(1).for_each(|arg| *arg = REDACTED),
         "acl|setuser" => args.iter_mut().skip(3).for_each(|arg| *arg = REDACTED),
-        "hello" => {
-            let auth = args.iter().position(|arg| arg.eq_ignore_ascii_case(b"auth"));
-            args.iter_mut()
-                .skip(auth.map_or(usize::MAX, |at| at + 1))
-                .take(2)
-                .for_each(|arg| *arg = REDACTED);
-        }
-        "migrate" => crate::families::migrate::secrets(&args).for_each(|at| args[at] = REDACTED),
         "config|set" => {
             for pair in args.get_mut(2..).unwrap_or_default().chunks_exact_mut(2) {
                 if SECRET_DIRECTIVES.iter().any(|name| pair[0].eq_ignore_ascii_case(name.as_bytes())) {
@@ -124,7 +116,7 @@ pub fn redacted<'a>(command: &str, args: &[&'a [u8]]) -> Vec<&'a [u8]> {
                 }
             }
         }
-        _ => {}
+        _ => credentials(command, &args).for_each(|at| args[at] = REDACTED),
     }
     args
 }
@@ -185,6 +177,11 @@ mod tests {
         };
         assert_eq!(of("auth", "AUTH user pass"), "AUTH (redacted) (redacted)");
         assert_eq!(of("hello", "HELLO 3 AUTH u p SETNAME n"), "HELLO 3 AUTH (redacted) (redacted) SETNAME n");
+        assert_eq!(
+            of("hello", "HELLO 3 SETNAME auth AUTH u p"),
+            "HELLO 3 SETNAME auth AUTH (redacted) (redacted)"
+        );
+        assert_eq!(of("hello", "HELLO 3 AUTH u"), "HELLO 3 AUTH (redacted)");
         assert_eq!(of("hello", "HELLO 3"), "HELLO 3");
         assert_eq!(
             of("config|set", "config set port 1 REQUIREPASS p"),
