@@ -173,6 +173,7 @@ fn reset(ctx: &mut Context<'_, '_>, _: &[&[u8]]) -> CommandResult {
     end_messages(ctx.session, ctx.host.hub());
     take_messages(ctx);
     ctx.session.replies = Replies::On;
+    (ctx.session.no_evict, ctx.session.no_touch) = (false, false);
     ctx.session.set_protocol(Protocol::Resp2);
     ctx.reply.set_protocol(Protocol::Resp2);
     ctx.reply.simple("RESET");
@@ -189,4 +190,16 @@ pub(super) fn checked_name(name: &[u8]) -> Result<&[u8], CommandError> {
 pub(super) fn set_name(ctx: &mut Context<'_, '_>, name: &[u8]) {
     ctx.session.name = name.to_vec();
     ctx.host.client_named(ctx.session.id, name);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Engine;
+
+    #[test]
+    fn reset_ends_what_client_no_evict_and_no_touch_began() {
+        let mut engine = Engine::new();
+        engine.check("CLIENT NO-EVICT ON -> +OK\nCLIENT NO-TOUCH ON -> +OK\nRESET -> +RESET");
+        assert!(!engine.session.no_evict && !engine.session.no_touch);
+    }
 }
