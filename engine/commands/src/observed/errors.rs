@@ -7,6 +7,9 @@ use parking_lot::Mutex;
 /// Kinds told apart. Scripts can answer errors of their own making, which must not fill the memory.
 const KINDS_MAX: usize = 128;
 
+/// So much of a kind is kept: those of this server are shorter.
+const KIND_BYTES_MAX: usize = 64;
+
 /// Counts of errors.
 #[derive(Default)]
 pub struct Errors(Mutex<Counts>);
@@ -21,6 +24,8 @@ impl Errors {
     /// Notes an error reply; its text begins with the kind.
     pub fn note(&self, text: &str) {
         let kind = text.split([' ', '\r', '\n']).next().unwrap_or_default();
+        let is_end = |at: &usize| kind.is_char_boundary(*at);
+        let kind = &kind[..(0..=kind.len().min(KIND_BYTES_MAX)).rev().find(is_end).unwrap_or(0)];
         let mut counts = self.0.lock();
         counts.total += 1;
         if let Some(count) = counts.kinds.get_mut(kind) {
@@ -59,6 +64,9 @@ mod tests {
         assert_eq!(errors.kinds(), [("ERR".to_owned(), 2), ("WRONGTYPE".to_owned(), 1)]);
         (0..500).for_each(|n| errors.note(&format!("OWN{n} made by a script")));
         assert_eq!((errors.kinds().len(), errors.total()), (KINDS_MAX, 503));
+        errors.reset();
+        errors.note(&"é".repeat(1 << 20));
+        assert!(errors.kinds()[0].0.len() <= KIND_BYTES_MAX);
         errors.reset();
         assert_eq!((errors.kinds().len(), errors.total()), (0, 0));
     }
