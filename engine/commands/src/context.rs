@@ -496,11 +496,6 @@ impl<'a, 'k> Data<'a, 'k> {
         self.effects.push_explicit(self.db, args);
     }
 
-    /// Says that what has changed is wholly in the effects already written, or in none.
-    pub fn no_effect(&mut self) {
-        self.effects.suppress();
-    }
-
     /// Whether the journal is being replayed.
     #[must_use]
     pub fn is_replaying(&self) -> bool {

@@ -132,11 +132,6 @@ impl Effects {
         self.push(db, args);
     }
 
-    /// Says that the running command has no effect beyond those it wrote.
-    pub(crate) fn suppress(&mut self) {
-        self.explicit = true;
-    }
-
     #[inline]
     fn push(&mut self, db: u16, args: &[&[u8]]) {
         match self.db {

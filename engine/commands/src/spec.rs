@@ -1,4 +1,4 @@
-//! What a command is: one row, read by dispatch, key extraction, locking, COMMAND and, later, ACL alike.
+//! What a command is: one row, read by dispatch, key extraction, locking, COMMAND and ACL alike.
 
 use crate::Context;
 use crate::error::CommandResult;

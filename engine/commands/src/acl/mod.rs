@@ -193,8 +193,8 @@ impl Acl {
         removed.inspect(|user| user.supersede()).is_some()
     }
 
-    /// Replaces all users by those of lines; the names of those whose clients have to go. The default user stays where no
-    /// line tells of it.
+    /// Replaces all users by those of lines; the names of those whose clients have to go. Where no line
+    /// tells of the default user, it is what it is at first.
     pub(crate) fn replace(&self, lines: Vec<(Vec<u8>, Rules)>) -> Vec<Vec<u8>> {
         let mut users = self.users.write();
         let gone: Vec<_> = users.by_name.keys().filter(|name| *name != DEFAULT).cloned().collect();

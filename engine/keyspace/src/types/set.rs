@@ -2,7 +2,7 @@
 
 use super::blob::Blob;
 use super::dict::{Dict, hash_of};
-use super::{Digits, Intset, Item, Limits, Listpack, Random, distinct_indexes, parse_i64};
+use super::{Intset, Item, Limits, Listpack, Random, distinct_indexes, parse_i64};
 
 /// A set.
 #[derive(Clone, Debug)]
@@ -244,10 +244,5 @@ impl Set {
             table.insert_unique(hash(&blob), blob, hash);
         }
         self.0 = Form::Table(Box::new(table));
-    }
-
-    /// Adds an integer; false when it was there.
-    pub fn add_integer(&mut self, value: i64, limits: &Limits) -> bool {
-        self.add(&Digits::new(value), limits)
     }
 }
