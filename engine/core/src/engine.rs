@@ -1,7 +1,7 @@
 //! The engine: one keyspace, its journal and its snapshots.
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use cairn_format::Lsn;
 use cairn_journal::{Admission, AdmissionWait, Fsync, Poisoned, WaitDurable};
 use cairn_keyspace::types::Limits;
 use cairn_keyspace::{KeyHash, Keyspace, Locked, SHARDS};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use crate::archive::{Archive, archive_behind};
 use crate::attention::{self, Attention};
@@ -33,6 +33,7 @@ use crate::options::{AutoRewrite, CopyLimit, Options, SavePoint};
 use crate::process::Process;
 use crate::readiness::{Ending, ReadinessLog};
 use crate::recovery::{self, Recovery};
+use crate::settings::Settings;
 use crate::snapshots::{self, SnapshotInfo, Snapshots};
 use crate::trimming::JournalSpace;
 
@@ -78,56 +79,6 @@ pub(crate) struct Inner {
     pub(crate) housekeeping: AtomicBool,
     /// The lock on the directory, for as long as the engine lives.
     _lock: Box<dyn cairn_disk::LockGuard>,
-}
-
-/// What CONFIG SET may change while the engine runs.
-pub(crate) struct Settings {
-    always: AtomicBool,
-    /// What was appended before `always` was switched on is marked nowhere, so until it is durable every reply waits.
-    always_from: AtomicU64,
-    fsync: Mutex<Fsync>,
-    /// Whether there is to be a journal.
-    pub(crate) append_only: AtomicBool,
-    limits: RwLock<Arc<Limits>>,
-    /// Of the limits: no two of a process have the same, so threads keep a copy and look at nothing but this.
-    limits_version: AtomicU64,
-    pub(crate) auto_rewrite: Mutex<AutoRewrite>,
-    pub(crate) save_points: Mutex<Vec<SavePoint>>,
-    stop_writes_on_snapshot_error: AtomicBool,
-    pub(crate) key_save_delay: AtomicI64,
-    pub(crate) copy_limit: Mutex<CopyLimit>,
-}
-
-impl Settings {
-    /// When the journal is synced, or would be if there were one.
-    pub(crate) fn fsync(&self) -> Fsync {
-        *self.fsync.lock()
-    }
-
-    /// Whether replies wait for what they tell of to be durable: from now on, where the journal ends at `end`.
-    pub(crate) fn set_always(&self, always: bool, end: Lsn) {
-        self.always.store(always, Ordering::SeqCst);
-        self.always_from.store(end.0, Ordering::SeqCst);
-    }
-
-    /// Where snapshots are asked for by save points, whether one that failed stops writes.
-    pub(crate) fn stops_writes_on_snapshot_error(&self) -> bool {
-        self.stop_writes_on_snapshot_error.load(Ordering::Relaxed) && !self.save_points.lock().is_empty()
-    }
-
-    /// The limits as they are now.
-    pub(crate) fn limits(&self) -> Arc<Limits> {
-        self.limits.read().clone()
-    }
-
-    /// Brings a thread's copy of the limits up to date.
-    #[inline]
-    fn refresh(&self, copy: &mut (u64, Arc<Limits>)) {
-        let version = self.limits_version.load(Ordering::Acquire);
-        if copy.0 != version {
-            *copy = (version, self.limits.read().clone());
-        }
-    }
 }
 
 /// Counters of INFO.
@@ -224,13 +175,6 @@ thread_local! {
         RefCell::new(Scratch { effects: Effects::default(), random: seed(), limits: (0, Arc::default()) });
 }
 
-/// Versions of limits handed out so far; the first is 1.
-static LIMITS_VERSIONS: AtomicU64 = AtomicU64::new(0);
-
-fn next_limits_version() -> u64 {
-    LIMITS_VERSIONS.fetch_add(1, Ordering::Relaxed) + 1
-}
-
 fn seed() -> u64 {
     let mut bytes = [0; 8];
     // Random members of sets are no secret; without randomness any seed will do.
@@ -273,19 +217,7 @@ impl Engine {
     /// Where the directory cannot be made, or another process has it open.
     pub fn claim(options: Options) -> Result<Self, OpenError> {
         let lock = recovery::claim(&options)?;
-        let settings = Settings {
-            always: AtomicBool::new(options.append_only && options.fsync == Fsync::Always),
-            always_from: AtomicU64::new(0),
-            fsync: Mutex::new(options.fsync),
-            append_only: AtomicBool::new(options.append_only),
-            limits: RwLock::new(Arc::new(options.limits.clone())),
-            limits_version: AtomicU64::new(next_limits_version()),
-            auto_rewrite: Mutex::new(options.auto_rewrite),
-            save_points: Mutex::new(options.save_points.clone()),
-            stop_writes_on_snapshot_error: AtomicBool::new(options.stop_writes_on_snapshot_error),
-            key_save_delay: AtomicI64::new(0),
-            copy_limit: Mutex::new(options.copy_limit),
-        };
+        let settings = Settings::new(&options);
         let attention = Attention::new(Attention::LOADING);
         attention.set(Attention::MEMORY, options.memory.bytes > 0);
         let keyspace = Keyspace::new(options.databases);
@@ -554,7 +486,6 @@ impl Engine {
                 Err(error) => out.error(&format!("ERR Errors trying to SHUTDOWN: {error}. Check logs.")),
             },
         }
-        let _ = process;
         JobDone::Replied
     }
 
@@ -646,7 +577,7 @@ impl Engine {
     pub fn set_fsync(&self, fsync: Fsync) {
         *self.0.settings.fsync.lock() = fsync;
         if let Some(journal) = self.0.log.journal() {
-            self.0.settings.set_always(fsync == Fsync::Always, journal.end_lsn());
+            self.0.settings.set_always(fsync == Fsync::Always, || journal.end_lsn());
             journal.set_fsync(fsync);
         }
     }
@@ -676,9 +607,7 @@ impl Engine {
 
     /// Changes when small collections change their encoding.
     pub fn set_limits(&self, limits: Limits) {
-        let settings = &self.0.settings;
-        *settings.limits.write() = Arc::new(limits);
-        settings.limits_version.store(next_limits_version(), Ordering::Release);
+        self.0.settings.set_limits(limits);
     }
 
     /// Changes how much memory may be in use, and what happens beyond.
@@ -845,7 +774,7 @@ impl Inner {
         let (db, bytes) = effects.finish();
         let lsn = self.log.append(db, bytes, now_ms);
         effects.release();
-        if !self.settings.always.load(Ordering::Acquire) {
+        if !self.settings.is_always() {
             return Lsn::ZERO;
         }
         let durable = self.log.durable();
@@ -862,7 +791,7 @@ impl Inner {
     /// could take away.
     #[inline]
     fn hold_for(&self, locked: &Locked<'_>, spec: &CommandSpec, plan: &LockPlan) -> Lsn {
-        if self.settings.always.load(Ordering::Acquire) {
+        if self.settings.is_always() {
             self.hold_for_durable(locked, spec, plan)
         } else {
             Lsn::ZERO
@@ -872,7 +801,7 @@ impl Inner {
     /// Where replies wait for the journal, blocks until all that has been written is durable; whether it is.
     pub(crate) fn is_safe_to_tell(&self) -> bool {
         match self.log.journal() {
-            Some(journal) if self.settings.always.load(Ordering::Acquire) => {
+            Some(journal) if self.settings.is_always() => {
                 journal.block_until_durable(journal.end_lsn()).is_ok()
             }
             _ => true,
@@ -886,7 +815,7 @@ impl Inner {
             return Lsn::ZERO;
         }
         let durable = self.log.durable().0;
-        let floor = self.settings.always_from.load(Ordering::Acquire);
+        let floor = self.settings.always_from().0;
         let floor = if floor > durable && *plan != LockPlan::None { Lsn(floor) } else { Lsn::ZERO };
         floor.max(match plan {
             LockPlan::None => Lsn::ZERO,

@@ -54,6 +54,7 @@ mod options;
 mod process;
 mod readiness;
 mod recovery;
+mod settings;
 mod snapshots;
 mod trimming;
 

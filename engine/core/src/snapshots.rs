@@ -727,7 +727,7 @@ pub(crate) fn switch_journal(inner: &Inner, is_announced: bool) -> Result<(), St
         } else {
             inner.log.end_journal()?;
         }
-        inner.settings.set_always(on && fsync == Fsync::Always, inner.log.end());
+        inner.settings.set_always(on && fsync == Fsync::Always, || inner.log.end());
         Ok(written)
     };
     if is_announced { finish(inner, work()) } else { alone(inner, work) }
