@@ -356,7 +356,7 @@ impl Engine {
             return Outcome::Done { hold: Lsn::ZERO };
         }
         let inner = &*self.0;
-        if inner.scripts.is_busy() && refuse_while_busy(&inner.scripts, session, args, reply) {
+        if inner.scripts.is_busy() && self.refuse_while_busy(session, args, reply) {
             return Outcome::Done { hold: Lsn::ZERO };
         }
         if inner.attention.is_asked_for() && attention::attend(inner, session, args, reply) {
@@ -367,6 +367,10 @@ impl Engine {
         let (spec, mut plan) = match decide(session, &host, args, route, &inner.keyspace, reply) {
             Decision::Replied => {
                 LAST_START_US.set(NOT_RUN);
+                if args[0].eq_ignore_ascii_case(b"exec") {
+                    // It was refused, and the transaction with it; what it watched for is no more.
+                    self.end_watches(session);
+                }
                 return Outcome::Done { hold: Lsn::ZERO };
             }
             Decision::Run(spec, plan) => (spec, plan),
@@ -456,6 +460,26 @@ impl Engine {
         } else {
             reply.error(why);
         }
+    }
+
+    /// Answers for a script that has run for too long; false for what may still be asked then.
+    #[cold]
+    fn refuse_while_busy(&self, session: &mut Session, args: &[&[u8]], reply: &mut Reply<'_>) -> bool {
+        if cairn_commands::is_allowed_while_busy(args) {
+            return false;
+        }
+        let why = self.0.scripts.busy_error();
+        if args[0].eq_ignore_ascii_case(b"exec") {
+            session.transaction = None;
+            self.end_watches(session);
+            reply.error(&format!("EXECABORT Transaction discarded because of: {why}"));
+        } else {
+            if let Some(transaction) = &mut session.transaction {
+                transaction.broken = true;
+            }
+            reply.error(why);
+        }
+        true
     }
 
     /// Does what a request left to do; blocks for as long as it takes.
@@ -696,30 +720,6 @@ fn admission_bytes(spec: &CommandSpec, session: &Session, args: &[&[u8]]) -> Opt
         return writes.then(|| bytes(&mut queue.iter().flatten().map(Vec::len)));
     }
     may_write(spec).then(|| SCRIPT_BYTES + bytes(&mut args.iter().map(|arg| arg.len())))
-}
-
-/// Answers for a script that has run for too long; false for what may still be asked then.
-#[cold]
-fn refuse_while_busy(
-    scripts: &Scripts,
-    session: &mut Session,
-    args: &[&[u8]],
-    reply: &mut Reply<'_>,
-) -> bool {
-    if cairn_commands::is_allowed_while_busy(args) {
-        return false;
-    }
-    let why = scripts.busy_error();
-    if args[0].eq_ignore_ascii_case(b"exec") {
-        session.transaction = None;
-        reply.error(&format!("EXECABORT Transaction discarded because of: {why}"));
-    } else {
-        if let Some(transaction) = &mut session.transaction {
-            transaction.broken = true;
-        }
-        reply.error(why);
-    }
-    true
 }
 
 impl Inner {

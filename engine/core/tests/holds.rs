@@ -1,0 +1,55 @@
+//! What has to wait for the journal, shown with one that writes nothing until it is told to; and what a refused EXEC leaves.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cairn_disk::FaultyDisk;
+use cairn_engine::{Driver, Embedded, Engine, Fsync, Lsn, Options, Outcome, Protocol, Reply, Session};
+
+/// The journal's writer never has its turn.
+struct Idle;
+
+impl Driver for Idle {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+    fn rest(&self, _time: Duration) {}
+}
+
+fn engine() -> Engine {
+    let mut options = Options::new("/data");
+    options.disk = Arc::new(FaultyDisk::new());
+    options.fsync = Fsync::Always;
+    options.threads = 1;
+    options.journal_driver = Some(Arc::new(Idle));
+    Engine::open(options).expect("an empty directory")
+}
+
+/// Runs a request; its reply, and what that has to wait for.
+fn run(engine: &Engine, session: &mut Session, args: &[&str]) -> (String, Lsn) {
+    let (args, mut out): (Vec<&[u8]>, _) = (args.iter().map(|arg| arg.as_bytes()).collect(), Vec::new());
+    match engine.execute(session, &Embedded, &args, &mut Reply::new(&mut out, Protocol::Resp2)) {
+        Outcome::Done { hold } => (String::from_utf8_lossy(&out).into_owned(), hold),
+        _ => unreachable!("there is room, and nobody else"),
+    }
+}
+
+fn hold(engine: &Engine, session: &mut Session, request: &str) -> Lsn {
+    run(engine, session, &request.split(' ').collect::<Vec<_>>()).1
+}
+
+#[test]
+fn a_refused_exec_ends_the_watches() {
+    let engine = engine();
+    let (mut client, mut other) = (engine.session(), engine.session());
+    for request in ["WATCH k", "MULTI"] {
+        hold(&engine, &mut client, request);
+    }
+    let refused = run(&engine, &mut client, &["EXEC", "now"]).0;
+    assert!(refused.starts_with("-EXECABORT "), "{refused}");
+    hold(&engine, &mut other, "SET k v");
+    for request in ["MULTI", "PING"] {
+        hold(&engine, &mut client, request);
+    }
+    assert_eq!(run(&engine, &mut client, &["EXEC"]).0, "*1\r\n+PONG\r\n");
+}
