@@ -818,6 +818,8 @@ impl Inner {
         let floor = self.settings.always_from().0;
         let floor = if floor > durable && *plan != LockPlan::None { Lsn(floor) } else { Lsn::ZERO };
         floor.max(match plan {
+            // The function is data, whatever it does.
+            LockPlan::None if spec.name.starts_with("fcall") => self.log.end(),
             LockPlan::None => Lsn::ZERO,
             LockPlan::One(hash) => Lsn(locked.shard(*hash).undurable.position_of(hash.0, durable)),
             LockPlan::Many(hashes) => Lsn(hashes

@@ -39,6 +39,24 @@ fn hold(engine: &Engine, session: &mut Session, request: &str) -> Lsn {
 }
 
 #[test]
+fn nobody_learns_of_a_library_before_it_is_durable() {
+    let engine = engine();
+    let code = "#!lua name=lib\nredis.register_function('f', function() return 1 end)";
+    let (reply, loaded) = run(&engine, &mut engine.session(), &["FUNCTION", "LOAD", code]);
+    assert_eq!(reply, "$3\r\nlib\r\n");
+    assert!(loaded > engine.durable());
+    let mut other = engine.session();
+    for request in ["FUNCTION LIST", "FUNCTION DUMP", "FCALL f 0", "FCALL_RO f 0", "FCALL f 1 key"] {
+        let (mut in_transaction, words) = (engine.session(), request.split(' ').collect::<Vec<_>>());
+        assert!(run(&engine, &mut other, &words).1 >= loaded, "{request}");
+        hold(&engine, &mut in_transaction, "MULTI");
+        assert_eq!(run(&engine, &mut in_transaction, &words).0, "+QUEUED\r\n");
+        assert!(hold(&engine, &mut in_transaction, "EXEC") >= loaded, "{request} in a transaction");
+    }
+    assert_eq!(hold(&engine, &mut other, "PING"), Lsn::ZERO);
+}
+
+#[test]
 fn a_refused_exec_ends_the_watches() {
     let engine = engine();
     let (mut client, mut other) = (engine.session(), engine.session());
