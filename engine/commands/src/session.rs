@@ -45,6 +45,8 @@ pub struct Session {
     pub replies: Replies,
     /// The name of the command that ran last, with that of its subcommand.
     pub last_command: &'static str,
+    /// Where in the journal the last of its effects ends, while nobody learns of a change before it is durable.
+    pub written_until: u64,
     /// Set by CLIENT NO-EVICT: the client is not disconnected to save memory.
     pub no_evict: bool,
     /// Set by CLIENT NO-TOUCH: what the client reads does not count as used.
@@ -111,6 +113,7 @@ impl Session {
             began_out_of_memory: false,
             replies: Replies::On,
             last_command: "NULL",
+            written_until: 0,
             no_evict: false,
             no_touch: false,
         }

@@ -420,9 +420,9 @@ impl Engine {
                     plan = LockPlan::Whole;
                     continue;
                 }
-                let mut hold = written.max(inner.hold_for(&locked, spec, &plan));
+                let mut hold = inner.hold_for(&locked, session, spec, &plan, written);
                 if let Some(examined) = &ran.strayed.examined {
-                    hold = hold.max(inner.hold_for(&locked, spec, examined));
+                    hold = hold.max(inner.hold_for(&locked, session, spec, examined, written));
                 }
                 effects.tell(&inner.hub, session.id, hold.0);
                 let instead = match (ran.job, ran.wait) {
@@ -788,13 +788,23 @@ impl Inner {
     }
 
     /// The position that a reply about these keys has to wait for, so that nobody learns of a value that a power cut
-    /// could take away.
+    /// could take away. `written` is where the command's own effects end.
     #[inline]
-    fn hold_for(&self, locked: &Locked<'_>, spec: &CommandSpec, plan: &LockPlan) -> Lsn {
+    fn hold_for(
+        &self,
+        locked: &Locked<'_>,
+        session: &mut Session,
+        spec: &CommandSpec,
+        plan: &LockPlan,
+        written: Lsn,
+    ) -> Lsn {
         if self.settings.is_always() {
-            self.hold_for_durable(locked, spec, plan)
+            session.written_until = session.written_until.max(written.0);
+            // The client's earlier replies wait for that anyway, and this one comes behind them: it is for messages, which
+            // must not overtake what their sender has written.
+            self.hold_for_durable(locked, spec, plan).max(Lsn(session.written_until))
         } else {
-            Lsn::ZERO
+            written
         }
     }
 

@@ -57,6 +57,19 @@ fn nobody_learns_of_a_library_before_it_is_durable() {
 }
 
 #[test]
+fn a_message_does_not_overtake_what_its_sender_has_written() {
+    let engine = engine();
+    let (mut sender, mut other) = (engine.session(), engine.session());
+    let written = hold(&engine, &mut sender, "SET k v");
+    assert!(written > engine.durable());
+    assert!(hold(&engine, &mut sender, "PUBLISH channel k") >= written);
+    hold(&engine, &mut sender, "MULTI");
+    hold(&engine, &mut sender, "PUBLISH channel k");
+    assert!(hold(&engine, &mut sender, "EXEC") >= written);
+    assert_eq!(hold(&engine, &mut other, "PUBLISH channel other"), Lsn::ZERO, "it has not written");
+}
+
+#[test]
 fn a_refused_exec_ends_the_watches() {
     let engine = engine();
     let (mut client, mut other) = (engine.session(), engine.session());
