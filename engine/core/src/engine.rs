@@ -409,11 +409,11 @@ impl Engine {
                 effects.clear();
                 let start = reply.len();
                 effects.listen(inner.hub.interest());
-                let mut guard = AbortOnPanic { armed: true };
+                let guard = AbortOnPanic::armed();
                 let ran = run(spec, args, session, &host, &mut locked, effects, reply.reborrow(), tools);
                 inner.statistics.count(ran.lookups);
                 let written = inner.commit(&mut locked, effects, now_ms);
-                guard.armed = false;
+                guard.disarm();
                 if ran.strayed.restart {
                     // What had expired is gone, and told; the script itself has done nothing yet.
                     effects.tell(&inner.hub, session.id, written.0);
@@ -901,8 +901,10 @@ impl Inner {
                 effects.listen(self.hub.interest());
                 let (now_ms, random) = (now_ms(), &mut random);
                 let tools = Tools { now_ms, limits: &limits, random, replaying: false, known_key: None };
+                let guard = AbortOnPanic::armed();
                 let expired = expire_shard(&mut locked, shard, db, MOST_PER_SHARD, &mut effects, tools);
                 let after = self.commit(&mut locked, &mut effects, now_ms);
+                guard.disarm();
                 effects.tell(&self.hub, 0, after.0);
                 self.statistics.expired.fetch_add(expired.keys as u64, Ordering::Relaxed);
                 self.statistics.expired_fields.fetch_add(expired.fields as u64, Ordering::Relaxed);
@@ -915,8 +917,19 @@ impl Inner {
 
 /// A handler that panics has changed part of what it was to change, and the journal knows nothing of it: going on would
 /// write that into the next snapshot. The journal holds everything that was acknowledged, so the process ends.
-struct AbortOnPanic {
+pub(crate) struct AbortOnPanic {
     armed: bool,
+}
+
+impl AbortOnPanic {
+    pub(crate) fn armed() -> Self {
+        Self { armed: true }
+    }
+
+    /// Memory and journal are the same again.
+    pub(crate) fn disarm(mut self) {
+        self.armed = false;
+    }
 }
 
 impl Drop for AbortOnPanic {
@@ -924,7 +937,9 @@ impl Drop for AbortOnPanic {
         if !self.armed {
             return;
         }
-        tracing::error!("a command panicked under its locks; ending, since memory and journal may differ");
+        tracing::error!(
+            "what changes keys panicked under its locks; ending, since memory and journal may differ"
+        );
         std::process::abort();
     }
 }

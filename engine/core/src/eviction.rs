@@ -19,7 +19,7 @@ use cairn_keyspace::types::Limits;
 use cairn_keyspace::{AccessSettings, Database, Entry, KeyHash, Keyspace, SHARDS};
 use parking_lot::{Mutex, RwLock};
 
-use crate::engine::{Engine, Inner, now_ms};
+use crate::engine::{AbortOnPanic, Engine, Inner, now_ms};
 use crate::mending::Heap;
 
 /// How many candidates are remembered.
@@ -475,8 +475,10 @@ impl Inner {
         let known_key = Some((&candidate.key[..], KeyHash(hash.0)));
         let tools = Tools { now_ms, limits: &limits, random: &mut random, replaying: false, known_key };
         effects.listen(self.hub.interest());
+        let guard = AbortOnPanic::armed();
         let evicted = evict_key(&mut locked, candidate.db, &candidate.key, &mut effects, tools);
         let after = self.commit(&mut locked, &mut effects, now_ms);
+        guard.disarm();
         effects.tell(&self.hub, 0, after.0);
         locked.shard_mut(hash).database_mut(candidate.db).release();
         drop(locked);
