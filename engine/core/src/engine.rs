@@ -624,7 +624,7 @@ impl Engine {
         };
         let spawned = std::thread::Builder::new().name("cairn-switch".to_owned()).spawn(switch);
         if spawned.is_err() && is_announced {
-            self.0.snapshots.end_without();
+            snapshots::end_without(&self.0);
         }
         spawned.map(drop)
     }

@@ -208,12 +208,13 @@ impl Snapshots {
         was_running
     }
 
-    /// Ends what `begin` began and that was no snapshot.
-    pub(crate) fn end_without(&self) {
+    /// Ends what `begin` began and that was no snapshot; whether one is wanted.
+    fn end_without(&self) -> bool {
         let mut state = self.state.lock();
         state.started = None;
         state.status.running = false;
         self.ended.notify_all();
+        std::mem::take(&mut state.scheduled)
     }
 
     /// Notes how a snapshot went; whether another one is wanted.
@@ -662,7 +663,7 @@ pub(crate) fn load_libraries(keyspace: &Keyspace, sources: &[Vec<u8>]) -> Result
 }
 
 /// DEBUG RELOAD: writes all data where it is to, and loads a snapshot, while everything stands still.
-pub(crate) fn reload(inner: &Inner, how: Reload) -> Result<(), String> {
+pub(crate) fn reload(inner: &Arc<Inner>, how: Reload) -> Result<(), String> {
     alone(inner, || {
         let mut locked = inner.keyspace.lock_all();
         let written = how.save.then(|| write_stopped(inner, &locked)).transpose()?;
@@ -676,7 +677,7 @@ pub(crate) fn reload(inner: &Inner, how: Reload) -> Result<(), String> {
 }
 
 /// DEBUG LOADAOF: loads what a restart would find, while everything stands still.
-pub(crate) fn load_journal(inner: &Inner) -> Result<(), String> {
+pub(crate) fn load_journal(inner: &Arc<Inner>) -> Result<(), String> {
     alone(inner, || {
         let mut locked = inner.keyspace.lock_all();
         if let Some(journal) = inner.log.journal() {
@@ -710,7 +711,7 @@ pub(crate) fn load_journal(inner: &Inner) -> Result<(), String> {
 /// Lets the journal begin, or end, as is wanted by now: while everything stands still, and at a snapshot of its own, so that
 /// both together hold all there is at any moment.
 /// `is_announced`: [`Snapshots::begin`] has gone through already.
-pub(crate) fn switch_journal(inner: &Inner, is_announced: bool) -> Result<(), String> {
+pub(crate) fn switch_journal(inner: &Arc<Inner>, is_announced: bool) -> Result<(), String> {
     let work = || {
         let locked = inner.keyspace.lock_all();
         let on = inner.settings.append_only.load(Ordering::SeqCst);
@@ -735,24 +736,38 @@ pub(crate) fn switch_journal(inner: &Inner, is_announced: bool) -> Result<(), St
 
 /// Does what needs to be the only one that makes snapshots, and notes in INFO how that went.
 fn alone(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     work: impl FnOnce() -> Result<Option<SnapshotInfo>, Box<dyn std::error::Error>>,
 ) -> Result<(), String> {
     inner.snapshots.begin_after_running();
     finish(inner, work())
 }
 
-/// Ends what `begin` has announced.
+/// Ends what `begin` has announced and that was no snapshot, and starts one if it was asked for meanwhile.
+pub(crate) fn end_without(inner: &Arc<Inner>) {
+    let is_wanted = inner.snapshots.end_without();
+    start_if_wanted(inner, is_wanted);
+}
+
+fn start_if_wanted(inner: &Arc<Inner>, is_wanted: bool) {
+    if is_wanted {
+        // Whoever asked has been answered. Where another one is being written already, this one follows it.
+        let _ = start(inner, SnapshotReason::BgSaveSchedule);
+    }
+}
+
+/// Ends what `begin` has announced, and starts a snapshot if one was asked for meanwhile.
 fn finish(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     result: Result<Option<SnapshotInfo>, Box<dyn std::error::Error>>,
 ) -> Result<(), String> {
     let text = result.as_ref().err().map(ToString::to_string);
-    match result {
-        Ok(Some(info)) => drop(inner.snapshots.end(&Ok(info))),
+    let is_wanted = match result {
+        Ok(Some(info)) => inner.snapshots.end(&Ok(info)),
         Ok(None) => inner.snapshots.end_without(),
-        Err(error) => drop(inner.snapshots.end(&Err(SaveError::Stopped(error.to_string())))),
-    }
+        Err(error) => inner.snapshots.end(&Err(SaveError::Stopped(error.to_string()))),
+    };
+    start_if_wanted(inner, is_wanted);
     text.map_or(Ok(()), Err)
 }
 
@@ -824,5 +839,24 @@ mod tests {
     fn the_next_try_waits_longer_each_time_and_not_for_ever() {
         let seconds: Vec<u64> = [1, 2, 3, 6, 7, 100, u64::MAX].map(|n| backoff(n).as_secs()).to_vec();
         assert_eq!(seconds, [5, 10, 20, 160, 300, 300, 300]);
+    }
+
+    #[test]
+    fn one_that_is_asked_for_while_something_else_runs_is_taken_behind_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut options = Options::new(dir.path());
+        options.snapshot_origin = Arc::new(cairn_snapshot::Unforked);
+        let engine = crate::Engine::open(options).expect("an empty directory");
+        let inner = &engine.0;
+        let ends: [fn(&Arc<Inner>); 2] =
+            [end_without, |inner| finish(inner, Ok(None)).expect("nothing has failed")];
+        for (end, written) in ends.into_iter().zip(1..) {
+            inner.snapshots.begin().expect("nothing runs");
+            let said = start(inner, SnapshotReason::BgSaveSchedule);
+            assert_eq!(said, Ok("Background saving scheduled"));
+            end(inner);
+            inner.snapshots.wait_for_running();
+            assert_eq!(inner.snapshots.status().written_total, written);
+        }
     }
 }
