@@ -279,6 +279,17 @@ struct Pool {
     random: u64,
 }
 
+/// What was found to fill the pool with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Filled {
+    /// Keys that may go.
+    Found,
+    /// None, but somebody keeps shards for long who may hold some.
+    Contended,
+    /// None.
+    None,
+}
+
 impl Pool {
     fn offer(&mut self, score: u64, db: u16, key: &[u8]) {
         let at = self.candidates.partition_point(|other| other.score < score);
@@ -293,13 +304,17 @@ impl Pool {
         }
     }
 
-    /// Adds keys of one shard of every database, from a random shard on the first that has any; false where none has.
-    fn fill(&mut self, keyspace: &Keyspace, settings: &MemoryLimit) -> bool {
+    /// Adds keys of one shard of every database, from a random shard on the first that has any.
+    fn fill(&mut self, keyspace: &Keyspace, settings: &MemoryLimit) -> Filled {
         let (now_ms, first) = (now_ms(), next_random(&mut self.random) as usize);
         let mut state = next_random(&mut self.random);
-        (0..SHARDS).any(|offset| {
+        let mut contended = false;
+        let found = (0..SHARDS).any(|offset| {
             let shard = first.wrapping_add(offset) % SHARDS;
-            let Some(mut locked) = keyspace.try_lock_shard(shard) else { return false };
+            let Some(mut locked) = keyspace.try_lock_shard(shard) else {
+                contended = true;
+                return false;
+            };
             let mut found = false;
             for db in 0..keyspace.databases() {
                 // A page for each database of each shard adds up.
@@ -310,7 +325,12 @@ impl Pool {
                 });
             }
             found
-        })
+        });
+        match (found, contended) {
+            (true, _) => Filled::Found,
+            (false, true) => Filled::Contended,
+            (false, false) => Filled::None,
+        }
     }
 }
 
@@ -439,11 +459,15 @@ impl Inner {
         loop {
             let candidate = {
                 let mut pool = self.eviction.pool.lock();
-                if !pool.fill(&self.keyspace, settings) {
-                    pool.candidates.clear();
-                    return Room::None;
+                match pool.fill(&self.keyspace, settings) {
+                    Filled::Found => pool.candidates.pop(),
+                    // What may go is not to be had just now.
+                    Filled::Contended => return Room::Later,
+                    Filled::None => {
+                        pool.candidates.clear();
+                        return Room::None;
+                    }
                 }
-                pool.candidates.pop()
             };
             let Some(candidate) = candidate else { return Room::None };
             // Like any write it waits where the journal has no room; the command that asked will be told so itself.
@@ -499,6 +523,22 @@ mod tests {
         }
         let scores: Vec<u64> = std::iter::from_fn(|| pool.candidates.pop()).map(|best| best.score).collect();
         assert_eq!(scores, [115, 115, 114, 113, 112, 111, 110, 109, 108, 107, 106, 105, 104, 103, 102, 101]);
+    }
+
+    #[test]
+    fn keys_that_somebody_holds_are_not_taken_for_none() {
+        let keyspace = Keyspace::new(1);
+        let settings = MemoryLimit { policy: EvictionPolicy::AllKeysLru, ..MemoryLimit::default() };
+        assert_eq!(Pool::default().fill(&keyspace, &settings), Filled::None);
+        let hash = keyspace.hash(b"held");
+        let mut locked = keyspace.lock_one(hash);
+        let entry = Entry::string(b"held", b"value", None);
+        locked.shard_mut(hash).database_mut(0).insert(hash.0, entry, |key| keyspace.hash(key).0);
+        keyspace.note_held_long(true);
+        assert_eq!(Pool::default().fill(&keyspace, &settings), Filled::Contended);
+        keyspace.note_held_long(false);
+        drop(locked);
+        assert_eq!(Pool::default().fill(&keyspace, &settings), Filled::Found);
     }
 
     #[test]
