@@ -165,6 +165,7 @@ fn what_was_begun_in_clear_never_passes_for_sealed() {
     let (disk, engine) = filled(None);
     let keyring = Keyring::generate().expect("a keyring");
     engine.set_keyring(keyring.clone()).expect("switched on");
+    assert!(engine.position().expect("it is loaded").is_encrypted);
     assert!(engine.files_in_clear() > 0);
     assert_eq!(ask(&engine, &[b"SET", b"fourth", SECRET]), "+OK\r\n");
     let found = check(&options(&disk.crash(Survival::Everything), Some(&keyring)), false).expect("whole");
