@@ -365,6 +365,11 @@ impl<'a, 'k> Data<'a, 'k> {
         self.effects.news().changed(key);
     }
 
+    /// Whether this command, or what it is part of, has changed a key.
+    pub(crate) fn has_changed(&self, key: &[u8]) -> bool {
+        self.effects.changed_whole() || self.effects.changed().contains(&self.hash(key))
+    }
+
     /// Sets a string; `expire_at_ms` is the key's expiry from now on.
     #[inline]
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expire_at_ms: Option<i64>) {

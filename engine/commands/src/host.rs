@@ -134,6 +134,10 @@ pub trait Host {
     fn is_durable(&self) -> Option<bool> {
         None
     }
+    /// Whether nobody learns of a change before it is durable.
+    fn awaits_durability(&self) -> bool {
+        false
+    }
     /// The inbox of another client.
     fn inbox(&self, _client: u64) -> Option<Arc<Inbox>> {
         None

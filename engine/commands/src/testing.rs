@@ -60,6 +60,11 @@ impl Engine {
         *self.host.is_out_of_memory.get_mut() = lacks;
     }
 
+    /// Says whether nobody learns of a change before it is durable.
+    pub(crate) fn awaits_durability(&mut self, awaits: bool) {
+        *self.host.awaits_durability.get_mut() = awaits;
+    }
+
     /// Runs one command; returns its reply as it goes over the wire.
     pub(crate) fn run(&mut self, args: &[&[u8]]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -208,11 +213,15 @@ struct Silent {
     scripts: Scripts,
     hub: Arc<Hub>,
     is_out_of_memory: AtomicBool,
+    awaits_durability: AtomicBool,
 }
 
 impl Host for Silent {
     fn is_out_of_memory(&self) -> bool {
         self.is_out_of_memory.load(Relaxed)
+    }
+    fn awaits_durability(&self) -> bool {
+        self.awaits_durability.load(Relaxed)
     }
     fn hub(&self) -> &Hub {
         &self.hub

@@ -132,6 +132,9 @@ impl Host for EngineHost<'_> {
     fn is_durable(&self) -> Option<bool> {
         self.engine.log.journal().map(|journal| journal.durable() >= journal.end_lsn())
     }
+    fn awaits_durability(&self) -> bool {
+        self.engine.settings.is_always()
+    }
     fn inbox(&self, client: u64) -> Option<Arc<Inbox>> {
         self.process.inbox(client)
     }

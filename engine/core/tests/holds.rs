@@ -84,3 +84,14 @@ fn a_refused_exec_ends_the_watches() {
     }
     assert_eq!(run(&engine, &mut client, &["EXEC"]).0, "*1\r\n+PONG\r\n");
 }
+
+#[test]
+fn another_server_does_not_learn_of_what_the_same_transaction_has_written() {
+    let engine = engine();
+    let mut client = engine.session();
+    for request in ["MULTI", "SET k v", "MIGRATE host 1 k 0 1"] {
+        hold(&engine, &mut client, request);
+    }
+    let (reply, _) = run(&engine, &mut client, &["EXEC"]);
+    assert!(reply.starts_with("*2\r\n+OK\r\n-ERR the same transaction"), "{reply}");
+}

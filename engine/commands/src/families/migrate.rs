@@ -129,6 +129,13 @@ fn migrate(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         ctx.reply.simple("NOKEY");
         return Ok(());
     }
+    if let Some(key) = found.iter().find(|key| is_undurable_yet(ctx, key)) {
+        return Err(CommandError::other(format!(
+            "ERR the same transaction or script has changed '{}', which is not durable before its end and so cannot be sent \
+             to another server; send MIGRATE by itself, behind it",
+            String::from_utf8_lossy(key)
+        )));
+    }
     let address = std::str::from_utf8(args[1]).ok().zip(std::str::from_utf8(args[2]).ok());
     let Some((host, port)) = address.and_then(|(host, port)| Some((host, port.parse().ok()?))) else {
         return Err(CommandError::other(DeliveryFailure::Connecting.to_string()));
@@ -169,6 +176,13 @@ fn migrate(ctx: &mut Context<'_, '_>, args: &[&[u8]]) -> CommandResult {
         Some(failure) => reply_failure(ctx, &failure.to_string()),
     }
     Ok(())
+}
+
+/// Whether the transaction or script that this is part of has changed the key, where nobody may learn of a change before
+/// it is durable: it is not even in the journal yet, so there is nothing to wait for.
+fn is_undurable_yet(ctx: &mut Context<'_, '_>, key: &[u8]) -> bool {
+    let is_part = ctx.in_transaction || ctx.in_script;
+    is_part && ctx.host.awaits_durability() && ctx.data.has_changed(key)
 }
 
 /// What the other server refuses may be one key's fault; what does not reach it will not do so later either.
@@ -263,6 +277,23 @@ mod tests {
         engine.check("EXISTS c -> :0\nEXISTS lost d -> :2");
         assert_eq!(engine.replayed().digest(), engine.digest());
         assert!(!String::from_utf8_lossy(&engine.journal).contains("MIGRATE"));
+    }
+
+    #[test]
+    fn what_is_not_in_the_journal_yet_is_not_sent_where_durability_is_awaited() {
+        let mut engine = Engine::new();
+        let transaction =
+            "MULTI -> +OK\nSET a 2 -> +QUEUED\nMIGRATE h 1 a 0 1 -> +QUEUED\nMIGRATE h 1 b 0 1 -> +QUEUED";
+        engine.check("MSET a 1 b 1 -> +OK");
+        engine.check(transaction);
+        engine.check("EXEC -> *3 +OK +OK +OK\nEXISTS a b -> :0\nMSET a 1 b 1 -> +OK");
+        engine.awaits_durability(true);
+        engine.check(transaction);
+        let reply = engine.say("EXEC");
+        assert!(reply.starts_with("*3 +OK -ERR the same transaction or script has changed 'a'"), "{reply}");
+        assert!(reply.ends_with("+OK"), "{reply}");
+        engine.check("EXISTS b -> :0\nGET a -> $1 2\nMIGRATE h 1 a 0 1 -> +OK\nEXISTS a -> :0");
+        assert_eq!(engine.replayed().digest(), engine.digest());
     }
 
     #[test]
