@@ -154,6 +154,10 @@ def pub_sub(r):
     assert r.publish("news", "nobody") == 0
 
 
+# Stands in the cache for what has been asked for and is not there yet.
+ASKED = object()
+
+
 class Cache:
     """What is read is kept until the server says that somebody changed it, which a connection of its own listens for."""
 
@@ -174,10 +178,15 @@ class Cache:
             self.kept.pop(key, None)
 
     def get(self, key):
-        if key not in self.kept:
-            self.asked += 1
-            self.kept[key] = self.reader.get(key)
-        return self.kept[key]
+        if self.kept.get(key, ASKED) is not ASKED:
+            return self.kept[key]
+        self.asked += 1
+        self.kept[key] = ASKED
+        value = self.reader.get(key)
+        # Unless it was changed before the reply was here: then what the reply says may be old, and nobody would say so again.
+        if key in self.kept:
+            self.kept[key] = value
+        return value
 
     def close(self):
         self.thread.stop()

@@ -4,7 +4,7 @@
 use crate::resp::{Client, Value};
 use std::collections::BTreeMap;
 
-/// How the names of collections begin that [`fill`] makes.
+/// How the names of collections begin that [`fill`] makes; a word follows, where the random commands of others have a number.
 const FILLED: [&str; 4] = ["list:", "set:", "hash:", "zset:"];
 
 /// Long enough for no flat encoding.
@@ -97,7 +97,9 @@ pub fn describe(client: &mut Client, database: u16) -> BTreeMap<String, Vec<Stri
         let kind = client.args(&["TYPE", &name]).text();
         let mut said = vec![kind.clone()];
         // Of what was changed in place, and of sets that shrank, Redis shows another encoding before a restart than after it.
-        if FILLED.iter().any(|start| name.starts_with(start)) {
+        let is_filled =
+            |start: &&str| name.strip_prefix(*start).is_some_and(|rest| rest.parse::<u64>().is_err());
+        if FILLED.iter().any(|start| is_filled(&start)) {
             said.push(client.args(&["OBJECT", "ENCODING", &name]).text());
         }
         said.push(format!("{:?}", client.args(&["PEXPIRETIME", &name])));

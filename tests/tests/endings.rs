@@ -42,7 +42,7 @@ impl Case {
 #[track_caller]
 fn ends_cleanly(server: Server, signal: Signal, setup: &Setup, digest: &str) -> String {
     let log = ends(server, signal, 0);
-    assert!(log.contains("everything is on disk; goodbye"), "{log}");
+    assert!(log.contains("ready to exit, bye bye"), "{log}");
     restarts(setup, digest);
     log
 }

@@ -168,8 +168,11 @@ fn an_append_only_directory_is_replayed() {
         {
             client.ask(line);
         }
-        let expected = Held::by(&redis);
         redis.stop();
+        // What Redis itself reads there: of a group's readers its files tell less than it knew.
+        let again = setup.start();
+        let expected = Held::by(&again);
+        again.stop();
         for dir in [home.path(&name), home.path(&name).join("appendonlydir")] {
             let data = home.path("data");
             restore(&dir, &data).run().expect(0);
