@@ -8,7 +8,7 @@ pub trait Driver: Send + Sync {
     /// What time it is: the journal reads no other clock.
     fn now(&self) -> Instant;
 
-    /// Lets `time` pass, or less, when nothing but time can help: the disk is full, or it is too early to write. What
-    /// the driver does meanwhile must not call for the journal's writer.
+    /// Lets `time` pass, or less, when nothing but time can help: the disk is full, or it is too early to write. What the
+    /// driver does meanwhile must not wait for the journal.
     fn rest(&self, time: Duration);
 }

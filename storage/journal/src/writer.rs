@@ -143,9 +143,10 @@ pub(crate) fn run(shared: &Arc<Shared>, writer: &Mutex<Writer>) {
     drop(guard);
 }
 
-/// Does what the thread would do now; says when it would wake up for more, `None` at the end or for nothing.
+/// Does what the thread would do now; says when it would wake up for more, `None` at the end or for nothing. Nothing either
+/// where the driver calls while it is about something.
 pub(crate) fn turn(shared: &Shared, writer: &Mutex<Writer>) -> Option<Instant> {
-    let mut writer = writer.lock();
+    let mut writer = writer.try_lock()?;
     loop {
         let next = writer.next_work(&mut shared.pending.lock());
         match next {
@@ -263,6 +264,19 @@ impl Writer {
 
     /// Does it; false at the end.
     fn perform(&mut self, work: Work) -> bool {
+        // Whatever it is, it may take long, and what comes meanwhile is not older than this moment.
+        let since = *self.pending_since.get_or_insert_with(|| self.shared.now());
+        if self.shared.fsync() == Fsync::EverySec {
+            let deadline = self.since_origin(self.oldest.unwrap_or(since)) + EVERYSEC_LATE_NS;
+            self.shared.io_deadline_ns.store(deadline, Ordering::SeqCst);
+        }
+        let goes_on = self.perform_now(work);
+        self.shared.io_deadline_ns.store(0, Ordering::SeqCst);
+        self.shared.wake_admission();
+        goes_on
+    }
+
+    fn perform_now(&mut self, work: Work) -> bool {
         match work {
             Work::Write { group, sync } => self.step(group, sync),
             Work::RecordDurable => self.record_durable(),
@@ -368,17 +382,9 @@ impl Writer {
         if self.poisoned {
             return;
         }
-        if self.shared.fsync() == Fsync::EverySec
-            && let Some(oldest) = self.oldest
-        {
-            let deadline = self.since_origin(oldest) + EVERYSEC_LATE_NS;
-            self.shared.io_deadline_ns.store(deadline, Ordering::SeqCst);
-        }
         if let Err(error) = self.write_whole(group, sync) {
             self.rescue(&error);
         }
-        self.shared.io_deadline_ns.store(0, Ordering::SeqCst);
-        self.shared.wake_admission();
         self.idle_since = self.shared.now();
     }
 

@@ -22,7 +22,11 @@ impl Driver for Still {
 }
 
 fn start(world: &World, resume: Resume) -> Arc<Journal> {
-    let driver = Arc::new(Still { origin: Instant::now(), rested_ms: AtomicU64::new(0) });
+    start_at(world, resume, &Arc::new(Still { origin: Instant::now(), rested_ms: AtomicU64::new(0) }))
+}
+
+fn start_at(world: &World, resume: Resume, driver: &Arc<Still>) -> Arc<Journal> {
+    let driver: Arc<dyn Driver> = driver.clone();
     let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
     let names = Names::load(&*disk);
     let options = Options { driver: Some(driver), ..world.options() };
@@ -104,4 +108,32 @@ fn what_is_copied_from_the_beginning_of_a_segment_stays_in_its_database() {
     assert_eq!((found, resume.lsn, resume.end()), (vec![2], before, end));
     drop(start(&world, resume));
     assert_eq!(databases(&world).0, [2]);
+}
+
+/// Found by a simulated run: the sync of an empty frame hung, which no effect waited for, and so admission went on for as long
+/// as it did: a power cut lost seconds of them.
+#[test]
+fn a_sync_that_carries_nothing_is_waited_for_all_the_same() {
+    let world = World::new(Fsync::EverySec, false);
+    let driver = Arc::new(Still { origin: Instant::now(), rested_ms: AtomicU64::new(0) });
+    let journal = start_at(&world, Resume::at(Lsn::ZERO), &driver);
+    journal.append(0, &effect(1, 100), 1);
+    journal.block_until_durable(journal.end_lsn()).expect("durable");
+    let granted_after = Arc::new(Mutex::new(Vec::new()));
+    let (weak, clock, seen) = (Arc::downgrade(&journal), Arc::clone(&driver), Arc::clone(&granted_after));
+    world.disk.slow_syncs(Some(Arc::new(move || {
+        let Some(journal) = weak.upgrade().filter(|_| seen.lock().is_empty()) else { return };
+        journal.append(0, &effect(2, 100), 2);
+        for _ in 0..4 {
+            clock.rest(Duration::from_millis(400));
+            seen.lock().push(granted(&journal, 100));
+        }
+    })));
+    driver.rest(Duration::from_millis(200));
+    journal.turn();
+    world.disk.slow_syncs(None);
+    assert_eq!(*granted_after.lock(), [true, true, false, false]);
+    // What came meanwhile is overdue by now, and not taken for new.
+    assert_eq!(journal.durable(), journal.end_lsn());
+    assert!(granted(&journal, 100), "nothing is under way any more");
 }
