@@ -220,14 +220,14 @@ impl SegmentReader {
     }
 
     /// Whether the hash chain has this value here or after empty frames that follow.
-    pub(crate) fn reaches_chain(&mut self, chain: &[u8; 32]) -> bool {
+    pub(crate) fn reaches_chain(&mut self, chain: &[u8; 32]) -> Result<bool, JournalError> {
         loop {
             if self.place.chain == *chain {
-                return true;
+                return Ok(true);
             }
-            match self.advance() {
-                Ok(Some(header)) if header.payload_bytes == 0 => {}
-                _ => return false,
+            match self.advance()? {
+                Some(header) if header.payload_bytes == 0 => {}
+                _ => return Ok(false),
             }
         }
     }

@@ -192,10 +192,17 @@ fn check_link(previous: Option<&mut SegmentReader>, reader: &SegmentReader) -> R
         return Err(broken_link(reader, expected, named));
     }
     // Empty frames at the same LSN each have their own value; the successor was begun at one of them.
-    if previous.reaches_chain(&named.chain) {
+    if previous.reaches_chain(&named.chain)? {
         return Ok(());
     }
-    Err(broken_link(reader, hex(&expected.chain), hex(&named.chain)))
+    // The successor's header is whole, so it is the frames before it that are others, or too few.
+    let fault = Fault {
+        offset: previous.place.offset,
+        what: "frames of the predecessor",
+        expected: format!("the chain {} that {} names", hex(&named.chain), reader.path.display()),
+        found: hex(&expected.chain),
+    };
+    Err(previous.damaged_from(fault, expected.end_lsn))
 }
 
 fn broken_link(reader: &SegmentReader, expected: String, found: String) -> JournalError {
