@@ -266,8 +266,11 @@ impl Catalog {
                 None => continue,
                 Some(Kind::Journal) => {
                     let path = self.dir.join(&name);
-                    let holds =
-                        durable_prefix(&*self.disk, &path, Lsn::ZERO).map_or(Lsn::ZERO, |prefix| prefix.end);
+                    // One without effects may lie beyond: it was begun within a commit whose rest was never written.
+                    let holds = durable_prefix(&*self.disk, &path, Lsn::ZERO)
+                        .ok()
+                        .filter(|prefix| prefix.end > prefix.first_lsn)
+                        .map_or(Lsn::ZERO, |prefix| prefix.end);
                     if holds > end {
                         return Err(OpenError::OldManifest { path, holds, end });
                     }
