@@ -1,4 +1,4 @@
-.PHONY: run test prove redis-suite bench instructions fuzz setup clean
+.PHONY: run test prove redis-suite bench instructions fuzz soak setup clean
 
 # Builds and starts a server on 127.0.0.1:6379 (PORT=… for another) with data in ./data and backups in ./backups.
 run:
@@ -28,6 +28,10 @@ instructions:
 # Every fuzz target for FUZZ_SECONDS (60) seconds: by libFuzzer with nightly and cargo-fuzz, else by blind mutation.
 fuzz:
 	@tests/scripts/fuzz.sh
+
+# The simulation of the whole engine over a faulty disk, optimised, for SEEDS=from..to (1..300000).
+soak:
+	@tests/scripts/soak.sh
 
 # Installs what the tests need.
 setup:

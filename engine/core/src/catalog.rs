@@ -98,6 +98,12 @@ impl Catalog {
         self.manifest.lock().clone()
     }
 
+    /// Whether somebody is about changing it.
+    #[cfg(test)]
+    pub(crate) fn is_changing(&self) -> bool {
+        self.spare.is_locked()
+    }
+
     /// Counts this start and writes the manifest, so that no file of data is ever there without one.
     pub(crate) fn begin_epoch(&self) -> io::Result<u64> {
         self.change(None, |manifest| {

@@ -182,11 +182,21 @@ fn seed() -> u64 {
     u64::from_le_bytes(bytes)
 }
 
+/// Lets this thread draw the same random numbers again.
+#[cfg(test)]
+pub(crate) fn seed_random(seed: u64) {
+    SCRATCH.with_borrow_mut(|scratch| scratch.random = seed);
+}
+
 pub(crate) fn now_ms() -> i64 {
     now_us() / 1000
 }
 
 fn now_us() -> i64 {
+    #[cfg(test)]
+    if let Some(now_us) = crate::simulation::time::now_us() {
+        return now_us;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
 
@@ -869,7 +879,7 @@ impl Inner {
 
     /// Removes keys that have expired: all that are due, but no more than a few hundred of a shard at a time, so that no
     /// lock is held for long and a burst is spread over the next ticks.
-    fn expire_some(&self) {
+    pub(crate) fn expire_some(&self) {
         const MOST_PER_SHARD: usize = 200;
         const MOST_PER_TICK: usize = 20_000;
         // Expiry needs no client's leave, but it waits like any write where the journal has no room.

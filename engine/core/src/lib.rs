@@ -55,6 +55,8 @@ mod process;
 mod readiness;
 mod recovery;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod snapshots;
 mod trimming;
 
