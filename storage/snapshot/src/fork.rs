@@ -241,10 +241,18 @@ impl Child {
 
     /// Whether a signal has stopped it, or a debugger holds it.
     pub fn is_stopped(&self) -> bool {
-        let line = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        matches!(self.state(), Some('T' | 't'))
+    }
+
+    /// Whether it has ended, though nobody has asked yet how; the system tells nothing of its memory any more.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state(), None | Some('Z' | 'X'))
+    }
+
+    fn state(&self) -> Option<char> {
+        let line = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
         // The name before it may hold anything, blanks and parentheses too.
-        let state = line.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-        matches!(state, Some('T' | 't'))
+        line.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next())
     }
 
     /// Whether the pipe has something to read, or its end, within the limit.
