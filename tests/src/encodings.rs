@@ -99,7 +99,7 @@ pub fn describe(client: &mut Client, database: u16) -> BTreeMap<String, Vec<Stri
         // Of what was changed in place, and of sets that shrank, Redis shows another encoding before a restart than after it.
         let is_filled =
             |start: &&str| name.strip_prefix(*start).is_some_and(|rest| rest.parse::<u64>().is_err());
-        if FILLED.iter().any(|start| is_filled(start)) {
+        if FILLED.iter().any(is_filled) {
             said.push(client.args(&["OBJECT", "ENCODING", &name]).text());
         }
         said.push(format!("{:?}", client.args(&["PEXPIRETIME", &name])));
