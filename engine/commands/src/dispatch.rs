@@ -262,7 +262,7 @@ pub fn decide(
         }
         Some(spec) => match (acl::permit(session, host, spec, args, Place::Top), &mut session.transaction) {
             (Err(refusal), _) => refusal,
-            (Ok(()), _) if spec.name != "exec" && spec.ends_watches() => {
+            (Ok(()), transaction) if spec.ends_watches_at_once(transaction.is_some()) => {
                 return Decision::Run(spec, LockPlan::of_watches(session, keyspace));
             }
             (Ok(()), None) if spec.flags.has(Flags::DENY_OOM) && host.is_out_of_memory() => {
@@ -332,8 +332,9 @@ impl CommandSpec {
             || (self.flags.has(Flags::PUBSUB) && self.name.ends_with("subscribe"))
     }
 
-    fn ends_watches(&self) -> bool {
-        matches!(self.name, "exec" | "discard" | "unwatch" | "reset")
+    /// Commands that end the watches as soon as they come; in a transaction UNWATCH waits for EXEC, as everything else does.
+    fn ends_watches_at_once(&self, in_transaction: bool) -> bool {
+        matches!(self.name, "discard" | "reset") || (self.name == "unwatch" && !in_transaction)
     }
 }
 

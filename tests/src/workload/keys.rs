@@ -36,7 +36,7 @@ pub(super) const TEMPLATES: &[Template] = &[
     exact("SWAPDB 0 1"),
     exact("SWAPDB 0 99"),
     exact("MOVE k 0"),
-    exact("OBJECT REFCOUNT nosuch"),
+    encoding("OBJECT REFCOUNT nosuch"),
     exact("PEXPIRE k 9223372036854775807"),
     time("PEXPIRETIME k"),
     items("KEYS list:?"),

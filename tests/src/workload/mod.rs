@@ -45,7 +45,7 @@ pub enum Order {
     ScanPairs,
     /// Equal, but for how a string is held: Redis shows `raw` or `embstr` for what was changed in place and another name
     /// after a restart, so the difference says nothing about the value. And but for the form of a sorted set, which in Redis
-    /// is the large one after SORT, even after SORT_RO.
+    /// is the large one after SORT, even after SORT_RO. And but for how often an object is shared.
     Encoding,
     /// Members with their distances, the nearest or the farthest of them: which of several equally far ones a count takes
     /// is not said.

@@ -133,7 +133,7 @@ fn value(random: &mut Random) -> Vec<u8> {
             .to_vec(),
         4 => {
             let length = random.below(3_000);
-            random.hex(length)
+            no_power(random.hex(length))
         }
         5 => {
             let length = random.below(40);
@@ -141,9 +141,18 @@ fn value(random: &mut Random) -> Vec<u8> {
         }
         _ => {
             let length = random.below(24);
-            random.hex(length)
+            no_power(random.hex(length))
         }
     }
+}
+
+/// Text that does not happen to read as a number with an exponent, such as 08796e28: Redis adds to that with 80 bits.
+fn no_power(mut text: Vec<u8>) -> Vec<u8> {
+    let is_number = std::str::from_utf8(&text).is_ok_and(|text| text.parse::<f64>().is_ok());
+    if is_number && text.contains(&b'e') {
+        text[0] = b'x';
+    }
+    text
 }
 
 fn member(random: &mut Random) -> Vec<u8> {

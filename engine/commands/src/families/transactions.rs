@@ -121,6 +121,18 @@ mod tests {
         engine.say("EXEC")
     }
 
+    /// A stranger's finding: it ran at once, so a watched key that had changed was overwritten all the same.
+    #[test]
+    fn unwatch_in_a_transaction_waits_for_its_end() {
+        let mut engine = Engine::new();
+        engine.check("SET k 1 -> +OK\nWATCH k -> +OK\nMULTI -> +OK\nUNWATCH -> +QUEUED\nGET k -> +QUEUED");
+        engine.check("EXEC -> *2 +OK $1 1\nWATCH k -> +OK\nSET k 2 -> +OK\nMULTI -> +OK\nUNWATCH -> +QUEUED");
+        engine.check("SET k 3 -> +QUEUED\nEXEC -> *-1\nGET k -> $1 2");
+        engine.check(
+            "WATCH k -> +OK\nSET k 4 -> +OK\nUNWATCH -> +OK\nMULTI -> +OK\nGET k -> +QUEUED\nEXEC -> *1 $1 4",
+        );
+    }
+
     #[test]
     fn exchanged_databases_change_a_watched_key_that_is_in_either_and_has_not_expired() {
         let (live, stale, none) = ("SET x 1", "SET x 1 PX 5", "");
