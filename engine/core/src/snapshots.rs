@@ -181,10 +181,7 @@ impl Snapshots {
     /// As `begin`, once a running one has ended.
     fn begin_after_running(&self) {
         while self.begin().is_err() {
-            let mut state = self.state.lock();
-            while state.status.running {
-                self.ended.wait(&mut state);
-            }
+            self.wait_for_running();
         }
     }
 

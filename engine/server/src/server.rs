@@ -98,7 +98,7 @@ impl Server {
         hot.set(&settings);
         host::set_observed(engine.observed(), &settings);
         engine.set_busy_after_ms(u64::try_from(settings.busy_reply_ms).unwrap_or(0));
-        // Only where it is asked for: keeping the order costs a few percent of a request that comes alone.
+        // Only where it is asked for, since every wake-up takes a little more.
         let turns = (settings.server_threads == 1).then(Arc::default);
         let server = Arc::new_cyclic(|me| Server {
             engine,
